@@ -1,0 +1,1 @@
+"""Triton kernels of the ttsfleet runtime. Each module holds a kernel, its launcher and its fallback; `reference.py` the plain PyTorch."""
