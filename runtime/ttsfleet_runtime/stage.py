@@ -6,10 +6,13 @@ without a process, and two stages can share one (`decode_process_num: 0` puts de
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from ttsfleet_runtime.checkpoint.bundle import ModelInfo
+from ttsfleet_runtime.config.plan import EnginePlan
 from ttsfleet_runtime.messages import AnyMessage, Gauge
 
 ROUTER = "router"
@@ -44,3 +47,14 @@ class Stage(Protocol):
     def idle(self) -> bool:
         """True when no job is queued, running or waiting for tokens: the process may exit."""
         ...
+
+
+class StageContext(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a stage is built from; `build(context)` of `encode.stage`, `llm.stage`, `decode.stage` takes it."""
+
+    identity: str
+    run_dir: Path
+    bundle_dir: Path
+    model: ModelInfo
+    plan: EnginePlan
+    style: str = ""
