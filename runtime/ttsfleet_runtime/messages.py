@@ -315,6 +315,12 @@ class DropVoices(Message, frozen=True, kw_only=True):
     voice_hashes: list[str]
 
 
+class PeerGone(Message, frozen=True, kw_only=True):
+    """router -> stages: this process has exited for good: close the connection to it."""
+
+    identity: str
+
+
 class Shutdown(Message, frozen=True, kw_only=True):
     """router -> any process: finish what is running within the grace period, then exit 0."""
 
@@ -345,6 +351,7 @@ AnyMessage = (
     | Hello
     | Heartbeat
     | DropVoices
+    | PeerGone
     | Shutdown
 )
 

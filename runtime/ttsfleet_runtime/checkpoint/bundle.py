@@ -6,7 +6,8 @@ A bundle is a directory in the cache:
     llm.<style>.safetensors     per style: `embedding` fused [text ; sos,task ; speech], q/k/v fused, gate/up fused
     flow.safetensors            encoder and estimator, q/k/v fused, time-embedding tables folded
     hift.safetensors            vocoder with weight norm folded
-    voices.safetensors          spk2info.pt: `<name>/embedding`, `<name>/speech_token`, `<name>/mel`, `<name>/prompt_ids`
+    voices.safetensors          spk2info.pt: `<name>/embedding`, `<name>/speech_token`, `<name>/mel`,
+                                `<name>/prompt_ids`
 
 This module imports no torch: router, server and encoders read `bundle.json` and `voices.safetensors` (numpy) only.
 """

@@ -1,0 +1,161 @@
+"""The voices that have a name: those that ship with the model and those that users registered.
+
+Registered voices live as `<name>.json` and `<name>.audio` in one directory, written atomically, so they survive a
+restart. This class is the directory's only writer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load_file
+
+from ttsfleet_runtime.checkpoint.bundle import ModelInfo
+from ttsfleet_runtime.config.plan import LimitsPlan
+from ttsfleet_runtime.errors import InvalidRequestError, NotFoundError, OverloadedError, TooLargeError
+from ttsfleet_runtime.messages import VoiceInfo
+from ttsfleet_runtime.pipeline import Voice
+from ttsfleet_runtime.voices import VoiceEntry, voice_hash, write_voice
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """`<name>.json`."""
+
+    name: str
+    transcript: str
+    created: float
+    voice_hash: str
+
+
+class VoiceRegistry(Mapping[str, Voice]):
+    """Voices by name."""
+
+    def __init__(self, voices_dir: Path, model: ModelInfo, limits: LimitsPlan) -> None:
+        self._dir = voices_dir
+        self._model = model
+        self._limits = limits
+        self._voices: dict[str, Voice] = {}
+        self._infos: dict[str, VoiceInfo] = {}
+
+    def __getitem__(self, name: str) -> Voice:
+        return self._voices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._voices)
+
+    def __len__(self) -> int:
+        return len(self._voices)
+
+    def infos(self) -> list[VoiceInfo]:
+        """All voices for a listing, by name."""
+        return [self._infos[name] for name in sorted(self._infos)]
+
+    def load_builtin(self, bundle_dir: Path, run_dir: Path) -> list[tuple[str, int]]:
+        """Write the model's own voices as entries; returns (voice hash, prompt tokens) to pin in the cache."""
+        path = bundle_dir / "voices.safetensors"
+        tensors = load_file(path) if path.exists() else {}
+        pinned = []
+        for name in self._model.voices:
+            tokens = tensors.get(f"{name}/speech_token", np.zeros(0, np.int32))
+            mel = tensors.get(f"{name}/mel", np.zeros((0, self._model.mel.num_mels), np.float32))
+            entry = VoiceEntry(tokens, mel, tensors[f"{name}/embedding"])
+            hash_ = voice_hash(f"builtin:{name}".encode(), self._model.digest)
+            write_voice(run_dir, hash_, entry)
+            pinned.append((hash_, len(tokens)))
+            ids = tensors.get(f"{name}/prompt_ids")
+            has_prompt = ids is not None and len(tokens) > 0
+            self._voices[name] = Voice(
+                name=name,
+                voice_hash=hash_,
+                has_prompt=has_prompt,
+                prompt_ids=tuple(int(i) for i in ids) if has_prompt and ids is not None else None,
+            )
+            self._infos[name] = VoiceInfo(name=name, kind="builtin", has_prompt=has_prompt)
+        return pinned
+
+    def load_registered(self) -> None:
+        """Find the voices of earlier runs. A record without its audio is skipped."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._dir.glob("*.json")):
+            record = msgspec.json.decode(path.read_bytes(), type=_Record)
+            if path.with_suffix(".audio").exists() and record.name not in self._voices:
+                self._add(record)
+
+    def check_new(self, name: str, audio: bytes, transcript: str) -> str:
+        """Refuse a registration that cannot be; returns the voice hash."""
+        if not _NAME.fullmatch(name):
+            raise InvalidRequestError(
+                f"voice name {name!r} is not allowed: 1 to 64 of A-Z a-z 0-9 _ . -, starting with a letter or digit",
+                param="name",
+            )
+        if name in self._voices:
+            raise InvalidRequestError(f"voice {name!r} exists already; delete it first", param="name")
+        if len(audio) > self._limits.prompt_bytes:
+            raise TooLargeError(
+                f"the recording has {len(audio)} bytes; at most {self._limits.prompt_bytes} are accepted "
+                "(limits.prompt_bytes)",
+                param="audio",
+            )
+        if len(transcript) > self._limits.prompt_text_chars:
+            raise TooLargeError(
+                f"the transcript has {len(transcript)} characters; at most {self._limits.prompt_text_chars} are "
+                "accepted (limits.prompt_text_chars)",
+                param="transcript",
+            )
+        registered = sum(info.kind == "registered" for info in self._infos.values())
+        if registered >= self._limits.registered_voices:
+            raise OverloadedError(
+                f"{registered} voices are registered, which is the limit (limits.registered_voices); delete one"
+            )
+        return voice_hash(audio, self._model.digest)
+
+    def register(self, name: str, audio: bytes, transcript: str) -> VoiceInfo:
+        """Persist a voice whose entry has been computed."""
+        record = _Record(name, transcript, time.time(), voice_hash(audio, self._model.digest))
+        _write_atomically(self._dir / f"{name}.audio", audio)
+        _write_atomically(self._dir / f"{name}.json", msgspec.json.encode(record))
+        self._add(record)
+        return self._infos[name]
+
+    def delete(self, name: str) -> None:
+        """Forget a registered voice. Raises NotFoundError, or InvalidRequestError for the model's own."""
+        info = self._infos.get(name)
+        if info is None:
+            raise NotFoundError(f"voice {name!r} does not exist", param="name")
+        if info.kind != "registered":
+            raise InvalidRequestError(f"voice {name!r} belongs to the model and cannot be deleted", param="name")
+        del self._voices[name], self._infos[name]
+        (self._dir / f"{name}.json").unlink(missing_ok=True)
+        (self._dir / f"{name}.audio").unlink(missing_ok=True)
+
+    def _add(self, record: _Record) -> None:
+        path = self._dir / f"{record.name}.audio"
+        self._voices[record.name] = Voice(
+            name=record.name,
+            voice_hash=record.voice_hash,
+            has_prompt=True,
+            prompt_text=record.transcript,
+            audio=partial(path.read_bytes),
+        )
+        self._infos[record.name] = VoiceInfo(
+            name=record.name,
+            kind="registered",
+            has_prompt=True,
+            created=record.created,
+            transcript=record.transcript,
+        )
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
