@@ -26,7 +26,7 @@ class ServerPlan(_Frozen):
     max_requests: int = 10000
     max_requests_jitter: int = 1000
     timeout: float = 300.0
-    keepalive: float = 5.0
+    keepalive: float = 2.0
     ws_max_size: int = 16777216
     ws_ping_interval: float = 20.0
     ws_ping_timeout: float = 20.0
@@ -65,6 +65,7 @@ class EnginePlan(_Frozen):
     schema_version: int = 1
     model_dir: str
     voices_dir: str = ""
+    cache_dir: str = ""
     device: str = "cpu"
     workers: int = 1
     data_type: Literal["fp32", "fp16", "bf16"] = "fp32"

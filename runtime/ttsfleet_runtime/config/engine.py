@@ -1,0 +1,215 @@
+"""engine.yaml: what a user asks of the runtime. Every value is optional; `config.resolve` decides the rest.
+
+The names are the tuning guide's where it has one. A setting's meaning, unit, default rule and the guide's advice
+stand in its annotation (`config.parameter.Parameter`); docs/engine-parameters.md is generated from there. Values
+outside a hard limit are refused with a `ConfigError`; values outside the recommended range only warn.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ttsfleet_runtime.config.gpu_settings import AccelerationSettings, NumericSettings
+from ttsfleet_runtime.config.parameter import Parameter, Setting, Settings, walk
+from ttsfleet_runtime.config.server_settings import LimitSettings, ServerSettings
+from ttsfleet_runtime.config.stage_settings import (
+    DecodeSettings,
+    EncodeSettings,
+    LLMSettings,
+    ThreadSettings,
+)
+
+SCHEMA_VERSION: Final = 1
+
+
+def parse_cpus(value: object) -> object:
+    """CPU numbers of `0-3,8`, of one number, or of a list of numbers, sorted; other types are left to fail."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, str):
+        return value
+    cpus: set[int] = set()
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if match is None:
+            raise ValueError(f"{part!r} is neither a CPU number nor a range such as 0-3")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last > 8191:
+            raise ValueError(f"{part!r} is not a rising range of CPU numbers below 8192")
+        cpus.update(range(first, last + 1))
+    return tuple(sorted(cpus))
+
+
+CpuList = Annotated[tuple[Annotated[int, Field(ge=0, le=8191)], ...] | None, BeforeValidator(parse_cpus)]
+
+
+class AffinitySettings(Settings):
+    """CPU sets per stage"""
+
+    encode: Annotated[
+        CpuList,
+        Parameter(
+            meaning="CPUs of the encoders, e.g. 0-3,8",
+            default="not pinned",
+            acts_on="encode",
+            unit="CPU numbers",
+            allowed="CPU numbers such as 0-3,8",
+            guide="the first half of the cores",
+        ),
+    ] = None
+    llm: Annotated[
+        CpuList,
+        Parameter(
+            meaning="CPUs of the LLM processes",
+            default="not pinned",
+            acts_on="llm",
+            unit="CPU numbers",
+            allowed="CPU numbers such as 0-3,8",
+            guide="the second half of the cores",
+        ),
+    ] = None
+    decode: Annotated[
+        CpuList,
+        Parameter(
+            meaning="CPUs of the decoders",
+            default="not pinned",
+            acts_on="decode",
+            unit="CPU numbers",
+            allowed="CPU numbers such as 0-3,8",
+        ),
+    ] = None
+
+
+class PlacementSettings(Settings):
+    """Model and machine"""
+
+    schema_version: Annotated[
+        Literal[1],
+        Parameter(
+            meaning="version of this file's format",
+            default=str(SCHEMA_VERSION),
+            allowed=str(SCHEMA_VERSION),
+            acts_on="all",
+        ),
+    ] = 1
+    model_dir: Annotated[
+        str | None,
+        Parameter(
+            meaning="model directory as published; `builtin:NAME` for a voice that ships with the package",
+            default="builtin:tiny-en",
+            acts_on="all",
+            unit="path",
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2})$"),
+        Parameter(
+            meaning="where LLM and decode run: auto, cpu, cuda or cuda:N",
+            default="auto: the first GPU, else the CPU",
+            allowed="auto, cpu, cuda, cuda:N",
+            acts_on="llm, decode",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Field(ge=1, le=64),
+        Parameter(
+            meaning="sets of LLM and decode processes on the one device",
+            default="GPU: 1 below 20 GiB, 3 below 36 GiB, else 4; CPU: 1",
+            acts_on="llm, decode",
+            unit="sets",
+            guide="24 GB: 3, 40 GB: 4, 10 GB: 1",
+            recommended=(1, 8),
+            reason="each set holds the weights and a KV cache of its own",
+        ),
+    ] = None
+    cache_dir: Annotated[
+        str | None,
+        Parameter(
+            meaning="folder of the compute-ready forms of models; may be deleted at any time",
+            default="$TTSFLEET_CACHE_DIR, else ttsfleet in the user's cache folder",
+            acts_on="all",
+            unit="path",
+        ),
+    ] = None
+    voices_dir: Annotated[
+        str | None,
+        Parameter(
+            meaning="folder of the voices that clients registered; keep it",
+            default="$TTSFLEET_VOICES_DIR, else ttsfleet/voices in the user's data folder",
+            acts_on="router",
+            unit="path",
+        ),
+    ] = None
+    numa_node: Annotated[
+        int | None,
+        Field(ge=0, le=255),
+        Parameter(
+            meaning="NUMA node whose CPUs and memory all processes use",
+            default="not bound",
+            acts_on="all",
+            guide="numactl --cpunodebind=0 --membind=0",
+        ),
+    ] = None
+
+
+class SectionSettings(Settings):
+    """The nested sections of engine.yaml"""
+
+    threads: ThreadSettings = ThreadSettings()
+    cpu_affinity: AffinitySettings = AffinitySettings()
+    limits: LimitSettings = LimitSettings()
+
+
+GROUPS: tuple[type[Settings], ...] = (
+    PlacementSettings,
+    EncodeSettings,
+    LLMSettings,
+    DecodeSettings,
+    NumericSettings,
+    AccelerationSettings,
+    ServerSettings,
+    ThreadSettings,
+    AffinitySettings,
+    LimitSettings,
+)
+
+
+class EngineConfig(
+    SectionSettings,
+    ServerSettings,
+    AccelerationSettings,
+    NumericSettings,
+    DecodeSettings,
+    LLMSettings,
+    EncodeSettings,
+    PlacementSettings,
+):
+    """All of engine.yaml, as asked. None means: let the plan decide."""
+
+
+def settings() -> tuple[Setting, ...]:
+    """Every leaf setting of engine.yaml, in the order of the documentation."""
+    return tuple(walk(EngineConfig))
+
+
+def asked(config: EngineConfig) -> dict[str, object]:
+    """The values that the user gave, by dotted name; absent and null settings are left out."""
+    values: dict[str, object] = {}
+    for setting in settings():
+        owner: object = config
+        *sections, name = setting.path.split(".")
+        for section in sections:
+            owner = getattr(owner, section)
+        value = getattr(owner, name)
+        if value is not None and setting.path != "schema_version":
+            values[setting.path] = value
+    return values
