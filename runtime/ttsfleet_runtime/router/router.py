@@ -26,6 +26,7 @@ import zmq.asyncio
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.config.plan import EnginePlan, write_plan
+from ttsfleet_runtime.errors import ConfigError
 from ttsfleet_runtime.messages import (
     AnyMessage,
     Cancel,
@@ -117,7 +118,7 @@ class Router:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         management = self._management_server()
-        self._spawn(management.serve(), "management")
+        self._spawn(management.serve(sockets=[self._management_listener]), "management")
         self._spawn(self._receive(), "receive")
         self._spawn(self._tick(), "tick")
         self._spawn(self._self_test.run(self._handle_local, self._servable), "self-test")
@@ -153,12 +154,14 @@ class Router:
             self._pipeline.cache.pin(voice_hash, num_tokens)
         self._voices.load_registered()
         server = self._plan.server
-        self._listener = socket.create_server((server.host, server.port), backlog=2048, reuse_port=False)
-        self._listener.set_inheritable(True)
+        self._listener = _listen(server.host, server.port, "server.port")
+        self._management_listener = _listen(server.management_host, server.management_port, "server.management_port")
+        logger.info("API on port %d, management on port %d", _port(self._listener), _port(self._management_listener))
         self._self_test.open(self._zmq)
 
     def _close(self) -> None:
         self._listener.close()
+        self._management_listener.close()
         self._self_test.close()
         self._socket.close()
         self._zmq.term()
@@ -170,11 +173,8 @@ class Router:
             status=self.status,
             release_voices=self._release_voices,
         )
-        server = self._plan.server
         config = uvicorn.Config(
             create_management_app(hooks),
-            host=server.management_host,
-            port=server.management_port,
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -403,6 +403,7 @@ class Router:
             "model": {"name": self._model.name, "version": self._model.version, "styles": self._model.styles},
             "plan": json.loads(self._plan.model_dump_json()),
             "notes": self._notes,
+            "ports": {"api": _port(self._listener), "management": _port(self._management_listener)},
             "processes": processes,
             "requests_in_flight": len(self._pipeline),
             "voices": len(self._voices),
@@ -434,6 +435,24 @@ class Router:
             # A router that lost one of its loops would hang its clients: better to end and be restarted.
             logger.critical("the router's task %s failed", task.get_name(), exc_info=error)
             self._stop.set()
+
+
+def _listen(host: str, port: int, field: str) -> socket.socket:
+    """A listening socket that HTTP workers can inherit. Raises ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"{field} = {port} on {host}: {error.strerror}; choose another port, or 0 for a free one", param=field
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _port(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
 
 
 def _thread_environment(num_threads: int) -> dict[str, str]:
