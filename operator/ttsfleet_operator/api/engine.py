@@ -15,35 +15,33 @@ from ttsfleet_operator.api.base import GuideStruct, refuse
 DataType: TypeAlias = Literal["fp32", "fp16", "bf16"]
 QuantType: TypeAlias = Literal["none", "triton_int8weight", "triton-fp8w8a8-b128", "custom"]
 KVCacheMode: TypeAlias = Literal["none", "int8"]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
-Tokens: TypeAlias = Annotated[int, Field(ge=1, le=16_777_216)]
 
 
 class EngineOverrides(GuideStruct):
     """Engine values that a user fixes, for all classes (`spec.engine`) or for one (`classes[].engine`)."""
 
-    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    workers: Annotated[int, Field(ge=1, le=16)] | None = None
     data_type: DataType | None = None
     quant_type: QuantType | None = None
     kv_cache_mode: KVCacheMode | None = None
     enable_kv_cache_quant: bool | None = None
-    max_total_token_num: Tokens | None = None
-    max_req_total_len: Tokens | None = None
-    cache_capacity: Count | None = None
-    encode_process_num: Annotated[int, Field(ge=1, le=256)] | None = None
-    encode_paral_num: Count | None = None
-    encode_max_batch_size: Count | None = None
-    gpt_paral_num: Count | None = None
-    batch_max_tokens: Tokens | None = None
-    router_max_wait_tokens: Count | None = None
+    max_total_token_num: Annotated[int, Field(ge=256, le=16_777_216)] | None = None
+    max_req_total_len: Annotated[int, Field(ge=128, le=32_768)] | None = None
+    cache_capacity: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    encode_process_num: Annotated[int, Field(ge=1, le=64)] | None = None
+    encode_paral_num: Annotated[int, Field(ge=1, le=256)] | None = None
+    encode_max_batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+    gpt_paral_num: Annotated[int, Field(ge=1, le=4096)] | None = None
+    batch_max_tokens: Annotated[int, Field(ge=64, le=1_048_576)] | None = None
+    router_max_wait_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     decode_process_num: Annotated[int, Field(ge=0, le=64)] | None = None
-    decode_paral_num: Count | None = None
-    decode_max_batch_size: Count | None = None
-    graph_max_batch_size: Count | None = None
-    graph_max_len_in_batch: Tokens | None = None
+    decode_paral_num: Annotated[int, Field(ge=1, le=1024)] | None = None
+    decode_max_batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+    graph_max_batch_size: Annotated[int, Field(ge=1, le=512)] | None = None
+    graph_max_len_in_batch: Annotated[int, Field(ge=64, le=32_768)] | None = None
     disable_cudagraph: bool | None = None
     load_trt: bool | None = None
-    trt_max_batch_size: Count | None = None
+    trt_max_batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
     trt_precision: DataType | None = None
     trt_workspace_size: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
     use_flash_attention: bool | None = None
@@ -81,15 +79,15 @@ class ServerOptions(GuideStruct):
     """`spec.server`: settings of the HTTP and WebSocket server; an absent one is the runtime's default."""
 
     httpserver_workers: Annotated[int, Field(ge=1, le=64)] | None = None
-    worker_connections: Count | None = None
-    max_requests: Annotated[int, Field(ge=0)] | None = None
-    max_requests_jitter: Annotated[int, Field(ge=0)] | None = None
-    timeout: Annotated[float, Field(gt=0, le=86400)] | None = None
+    worker_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_requests: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
+    max_requests_jitter: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None
     keepalive: Annotated[float, Field(ge=0, le=3600)] | None = None
-    ws_max_size: Annotated[int, Field(ge=1024)] | None = None
-    ws_ping_interval: Annotated[float, Field(gt=0)] | None = None
-    ws_ping_timeout: Annotated[float, Field(gt=0)] | None = None
-    ws_max_queue: Count | None = None
+    ws_max_size: Annotated[int, Field(ge=1024, le=1 << 30)] | None = None
+    ws_ping_interval: Annotated[float, Field(ge=1, le=3600)] | None = None
+    ws_ping_timeout: Annotated[float, Field(ge=1, le=3600)] | None = None
+    ws_max_queue: Annotated[int, Field(ge=1, le=65_536)] | None = None
 
     def given(self) -> dict[str, object]:
         """The values that the user wrote, by guide name."""

@@ -49,7 +49,7 @@ class ResourcesSpec(Struct):
 
 
 class DrainSpec(Struct):
-    max_stream_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
+    max_stream_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
 
 
 class RolloutSpec(Struct):

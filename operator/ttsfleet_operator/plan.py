@@ -1,0 +1,219 @@
+"""From a TTSService, the sizing table and a site to the plan of one hardware class. Pure: no cluster, no clock.
+
+Layers, later ones win: guide rules, profile, `spec.engine`, `classes[].engine`. The memory model then checks the
+whole and lowers what no user has fixed; what still does not fit is a `Problem` that says what would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ttsfleet_operator.api.engine import EngineOverrides
+from ttsfleet_operator.api.hardware import HardwareClass
+from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.memory import MemoryEstimate, ModelShape, estimate_gpu, estimate_host, guess_shape
+from ttsfleet_operator.memory_fit import Lowering, lower_to_fit
+from ttsfleet_operator.plan_rules import guide_values, thread_values
+from ttsfleet_operator.profiles import FP8_CAPABILITY, Profile, ProfileTable
+from ttsfleet_operator.sites import Site
+
+
+class Origin(StrEnum):
+    """Who decided a value."""
+
+    GUIDE = "guide rule"
+    PROFILE = "profile"
+    SPEC = "spec.engine"
+    CLASS = "class override"
+    RESOURCES = "spec.resources"
+    MEMORY = "memory model"
+
+
+USER_ORIGINS = frozenset({Origin.SPEC, Origin.CLASS, Origin.RESOURCES})
+
+
+@dataclass(frozen=True)
+class PlannedValue:
+    """One engine value; `name` is dotted as in engine.yaml."""
+
+    name: str
+    value: object
+    origin: Origin
+    reason: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a class cannot run as asked. `reason` is the condition's reason, `message` says what would help."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """Everything decided for one class. `problem` set = it must not be started."""
+
+    class_name: str
+    site: Site
+    profile: Profile
+    shape: ModelShape
+    values: tuple[PlannedValue, ...]
+    memory: MemoryEstimate
+    problem: Problem | None
+    warnings: tuple[str, ...]
+
+    def engine(self) -> dict[str, object]:
+        """The engine values by dotted name."""
+        return {value.name: value.value for value in self.values}
+
+
+def plan_class(service: TTSService, hardware_class: HardwareClass, table: ProfileTable, site: Site) -> ClassPlan:
+    """The plan of one class on `site`. Raises PlanError when the class names an unknown profile."""
+    profile = table.named(hardware_class.profile) if hardware_class.profile else site.profile
+    values = _layered(service, hardware_class, profile, site)
+    shape, known = guess_shape(service.spec.model.source.hint)
+    warnings = [] if known else [f"the model is not a known one: memory is estimated as for {shape.name}"]
+    warnings += _warnings(values, site)
+    problem = _contradiction(values, site)
+    values, memory, lack = _fitted(values, service, shape, site)
+    return ClassPlan(
+        class_name=hardware_class.name,
+        site=site,
+        profile=profile,
+        shape=shape,
+        values=tuple(sorted(values.values(), key=lambda value: value.name)),
+        memory=memory,
+        problem=problem or lack,
+        warnings=tuple(warnings),
+    )
+
+
+def _layered(
+    service: TTSService, hardware_class: HardwareClass, profile: Profile, site: Site
+) -> dict[str, PlannedValue]:
+    values = {
+        name: PlannedValue(name, value, Origin.GUIDE, reason)
+        for name, (value, reason) in guide_values(site.on_gpu, site.cores).items()
+    }
+    layers: tuple[tuple[EngineOverrides | None, Origin, str], ...] = (
+        (profile.engine, Origin.PROFILE, profile.name),
+        (service.spec.engine, Origin.SPEC, "given for all classes"),
+        (hardware_class.engine, Origin.CLASS, f"given for class {hardware_class.name}"),
+    )
+    for overrides, origin, reason in layers:
+        for name, value in _as_planned(overrides).items():
+            values[name] = PlannedValue(name, value, origin, reason)
+    return _with_dependents(values, service, site)
+
+
+def _as_planned(overrides: EngineOverrides | None) -> dict[str, object]:
+    """The given values, with the older switch of the KV cache turned into the mode that decides."""
+    given = {} if overrides is None else overrides.given()
+    switch = given.pop("enable_kv_cache_quant", None)
+    if switch is not None:
+        given.setdefault("kv_cache_mode", "int8" if switch else "none")
+    return given
+
+
+def _with_dependents(values: dict[str, PlannedValue], service: TTSService, site: Site) -> dict[str, PlannedValue]:
+    """Values that follow from others: threads from the decoder count, and the request length from the pool."""
+    decoders = values["decode_process_num"].value
+    assert isinstance(decoders, int)
+    for name, (value, reason) in thread_values(site.on_gpu, site.cores, decoders).items():
+        values[name] = PlannedValue(name, value, Origin.GUIDE, reason)
+    threads = service.spec.resources.omp_threads if service.spec.resources else None
+    if threads is not None:
+        for stage in ("encode", "llm", "decode"):
+            name = f"threads.{stage}"
+            values[name] = PlannedValue(name, threads, Origin.RESOURCES, "ompThreads")
+    pool, longest = values["max_total_token_num"], values["max_req_total_len"]
+    if longest.origin not in USER_ORIGINS and _number(longest) > _number(pool):
+        reason = f"no more than max_total_token_num {pool.value}"
+        values["max_req_total_len"] = replace(longest, value=pool.value, reason=reason)
+    return values
+
+
+def _contradiction(values: Mapping[str, PlannedValue], site: Site) -> Problem | None:
+    """What no memory can heal: values that the device or each other exclude."""
+    quant, pool, longest = values["quant_type"], values["max_total_token_num"], values["max_req_total_len"]
+    if _number(longest) > _number(pool):
+        return Problem(
+            "InvalidPlan",
+            f"max_req_total_len {longest.value} ({longest.origin}) exceeds max_total_token_num {pool.value} "
+            f"({pool.origin}); lower the first or raise the second",
+        )
+    if site.on_gpu and quant.value == "triton-fp8w8a8-b128" and site.capability < FP8_CAPABILITY:
+        return Problem(
+            "UnsupportedQuantization",
+            f"quant_type {quant.value} ({quant.origin}) needs compute capability 8.9; {site.product} has "
+            f"{site.capability[0]}.{site.capability[1]}; use triton_int8weight",
+        )
+    return None
+
+
+def _warnings(values: Mapping[str, PlannedValue], site: Site) -> list[str]:
+    warnings = []
+    if not site.on_gpu:
+        for name, idle in (("quant_type", "none"), ("kv_cache_mode", "none"), ("load_trt", False)):
+            value = values[name]
+            if value.value != idle and value.origin in USER_ORIGINS:
+                warnings.append(f"{name} {_shown(value.value)} ({value.origin}) needs a GPU: no effect here")
+    if site.assumed:
+        warnings.append(
+            f"no device was seen: memory and capability are those of profile {site.profile.name}, "
+            f"{site.memory_mib} MiB"
+        )
+    return warnings
+
+
+def _fitted(
+    values: dict[str, PlannedValue], service: TTSService, shape: ModelShape, site: Site
+) -> tuple[dict[str, PlannedValue], MemoryEstimate, Problem | None]:
+    """Lower what no user fixed until the plan fits; otherwise keep it and say what would fit."""
+    styles = len(service.spec.styles)
+
+    def estimate(engine: Mapping[str, object]) -> MemoryEstimate:
+        measure = estimate_gpu if site.on_gpu else estimate_host
+        return measure(shape, engine, site.memory_mib, styles)
+
+    wanted = {name: value.value for name, value in values.items()}
+    first = estimate(wanted)
+    if first.fits:
+        return values, first, None
+    fixed = frozenset(name for name, value in values.items() if value.origin in USER_ORIGINS)
+    lowering = lower_to_fit(wanted, fixed, estimate)
+    if lowering is not None:
+        return _lowered(values, lowering, first), lowering.estimate, None
+    return values, first, _lack(first, lower_to_fit(wanted, frozenset(), estimate), site, fixed)
+
+
+def _lowered(values: dict[str, PlannedValue], lowering: Lowering, first: MemoryEstimate) -> dict[str, PlannedValue]:
+    result = dict(values)
+    for name, value in lowering.changes.items():
+        before = values[name]
+        reason = f"{_shown(before.value)} ({before.origin}) needs {first.total_mib} of {first.usable_mib} usable MiB"
+        result[name] = PlannedValue(name, value, Origin.MEMORY, reason)
+    return result
+
+
+def _lack(first: MemoryEstimate, free: Lowering | None, site: Site, fixed: frozenset[str]) -> Problem:
+    needs = (
+        f"the plan needs {first.total_mib} MiB; {site.product} has {first.usable_mib} usable of {first.device_mib}"
+    )
+    if free is None:
+        return Problem("OutOfMemory", f"{needs}, and no smaller plan fits; use a larger device")
+    asked = [name for name in free.changes if name in fixed]
+    changes = ", ".join(f"{name}: {_shown(free.changes[name])}" for name in asked)
+    return Problem("OutOfMemory", f"{needs}; {changes} would fit ({free.estimate.total_mib} MiB)")
+
+
+def _number(value: PlannedValue) -> int:
+    assert isinstance(value.value, int), value.name
+    return value.value
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,155 @@
+"""Where a class would run: a device that was seen, or the one that its profile stands for. Pure.
+
+A site is all that the plan knows of hardware. On a machine it comes from detection, in a cluster from node labels,
+and without either from the sizing table (`assumed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ttsfleet_operator.api.hardware import GPUSelector, HardwareClass
+from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.errors import PlanError
+from ttsfleet_operator.machine import GPUDevice, Machine
+from ttsfleet_operator.plan_rules import ASSUMED_CORES
+from ttsfleet_operator.profiles import CPU_PROFILE, Profile, ProfileTable, generic_profile, normalised
+
+
+@dataclass(frozen=True)
+class Site:
+    """Device and cores for one pod or one machine. `device_index` counts the machine's GPUs."""
+
+    product: str
+    memory_mib: int
+    capability: tuple[int, int]
+    cores: int
+    profile: Profile
+    assumed: bool = False
+    device_index: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.profile.name != CPU_PROFILE
+
+    @property
+    def device(self) -> str:
+        """The value of `device` in engine.yaml."""
+        return f"cuda:{self.device_index}" if self.on_gpu else "cpu"
+
+
+def requested_cores(service: TTSService) -> int | None:
+    """Whole cores of `spec.resources.requests.cpu`, at least 1; None when absent."""
+    requests = service.spec.resources.requests if service.spec.resources else None
+    if requests is None or requests.cpu is None:
+        return None
+    text = requests.cpu
+    return max(1, int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text)))
+
+
+def site_of_machine(
+    service: TTSService, hardware_class: HardwareClass, table: ProfileTable, machine: Machine
+) -> Site | None:
+    """The site of a class on this machine; None when the class asks for a GPU that is not here."""
+    asked = requested_cores(service)
+    cores = machine.cores if asked is None else min(machine.cores, asked)
+    if hardware_class.gpu is None:
+        return cpu_site(table, cores, machine.memory_mib)
+    for device in machine.gpus:
+        if selects(hardware_class.gpu, device.product, device.memory_mib, table):
+            return gpu_site(table, device, cores)
+    return None
+
+
+def site_of_profile(service: TTSService, hardware_class: HardwareClass, table: ProfileTable, cores: int) -> Site:
+    """The site that a class would get in a cluster of which nothing is known: its first product's smallest variant.
+
+    Raises PlanError when the class names neither a known product nor a profile nor a memory.
+    """
+    cores = requested_cores(service) or cores
+    if hardware_class.gpu is None:
+        return cpu_site(table, cores, 0)
+    profile = _assumed_profile(hardware_class, hardware_class.gpu, table)
+    return Site(
+        product=profile.products[0] if profile.products else profile.name,
+        memory_mib=profile.memory_mib,
+        capability=profile.capability,
+        cores=cores,
+        profile=profile,
+        assumed=True,
+    )
+
+
+def site_of_product(table: ProfileTable, product: str, cores: int = ASSUMED_CORES) -> Site:
+    """The site of a GPU by name, e.g. `rtx-4090` or a product label. Raises PlanError for an unknown one."""
+    profile = table.match(product)
+    if profile is None:
+        known = ", ".join(row.name for row in table.rows)
+        raise PlanError(f"GPU {product!r} is not in the sizing table; known: {known}")
+    return Site(
+        product=profile.products[0] if profile.products else profile.name,
+        memory_mib=profile.memory_mib,
+        capability=profile.capability,
+        cores=cores,
+        profile=profile,
+        assumed=True,
+    )
+
+
+def cpu_site(table: ProfileTable, cores: int, memory_mib: int) -> Site:
+    """The CPU class; memory 0 = unknown, then 16 GiB (the guide's container) is assumed."""
+    return Site(
+        product="this CPU" if memory_mib else "a CPU node",
+        memory_mib=memory_mib or 16384,
+        capability=(0, 0),
+        cores=cores,
+        profile=table.named(CPU_PROFILE),
+        assumed=not memory_mib,
+    )
+
+
+def gpu_site(table: ProfileTable, device: GPUDevice, cores: int) -> Site:
+    """A device that was seen. One that the table does not know is sized by memory and capability."""
+    profile = table.match(device.product, device.memory_mib)
+    return Site(
+        product=device.product,
+        memory_mib=device.memory_mib,
+        capability=device.capability,
+        cores=cores,
+        profile=profile or generic_profile(device.memory_mib, device.capability),
+        device_index=device.index,
+    )
+
+
+def selects(selector: GPUSelector, product: str, memory_mib: int, table: ProfileTable) -> bool:
+    """Whether a device belongs to the class: its product (any spelling of it) and its memory."""
+    if selector.memory_mib is not None and not selector.memory_mib.admits(memory_mib):
+        return False
+    if not selector.products:
+        return True
+    for wanted in selector.products:
+        if normalised(wanted) == normalised(product):
+            return True
+        if any(row.covers(product) for row in table.variants(wanted)):
+            return True
+    return False
+
+
+def _assumed_profile(hardware_class: HardwareClass, selector: GPUSelector, table: ProfileTable) -> Profile:
+    if hardware_class.profile:
+        return table.named(hardware_class.profile)
+    for product in selector.products:
+        variants = [
+            row
+            for row in table.variants(product)
+            if selector.memory_mib is None or selector.memory_mib.admits(row.memory_mib)
+        ]
+        if variants:
+            return variants[0]
+    if selector.memory_mib is not None and selector.memory_mib.min is not None:
+        return generic_profile(selector.memory_mib.min, (8, 0))
+    wanted = ", ".join(selector.products) or "any GPU"
+    raise PlanError(
+        f"class {hardware_class.name}: {wanted} is not in the sizing table, so there is nothing to size by; "
+        "give gpu.memoryMiB.min or profile"
+    )
