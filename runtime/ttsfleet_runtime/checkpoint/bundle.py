@@ -133,9 +133,7 @@ def read_model_info(bundle_dir: Path) -> ModelInfo:
     try:
         info = msgspec.json.decode(path.read_bytes(), type=ModelInfo)
     except (OSError, msgspec.DecodeError) as error:
-        raise CheckpointError(
-            f"{path}: {error}; convert the model again with `ttsfleet-runtime convert`"
-        ) from error
+        raise CheckpointError(f"{path}: {error}; convert the model again with `ttsfleet-runtime convert`") from error
     if info.format != BUNDLE_FORMAT:
         raise CheckpointError(
             f"{path}: bundle format {info.format}, this runtime reads {BUNDLE_FORMAT}; convert the model again"
