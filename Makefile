@@ -1,0 +1,60 @@
+# Everything is done by these targets; each installs what it needs into .venv first (quick when nothing changed).
+# `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+TESTS ?= tests
+
+.PHONY: help demo install install-dev test test-gpu check fmt docs bench soak wer verify lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: install ## speak a sentence into demo.wav
+	$(BIN)/ttsfleet demo -o demo.wav
+
+install: ## what the demo needs, into .venv
+	@tools/install run
+
+install-dev:
+	@tools/install dev
+
+test: install-dev ## all tests (TESTS=tests/llm for a part)
+	@tools/check-layout
+	$(BIN)/pytest $(TESTS) -m "not gpu"
+
+test-gpu: install-dev ## the tests that need a CUDA device
+	$(BIN)/pytest $(TESTS) -m gpu
+
+check: install-dev ## formatting, lint, types, layers, layout
+	@tools/check-layout
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: install-dev ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: install-dev ## write the generated documents
+	$(BIN)/python -m ttsfleet_runtime.config.table > docs/engine-parameters.md
+
+bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=...)
+	$(BIN)/ttsfleet bench -f examples/ttsservice-tiny.yaml $(BENCH_ARGS)
+
+soak: install-dev ## 1,000 mixed requests, then look for leaks (SOAK_ARGS=...)
+	$(BIN)/python tests/tools/soak.py $(SOAK_ARGS)
+
+wer: ## word error rate through the HTTP API, by a speech recogniser (WER_ARGS=...)
+	@tools/install asr
+	$(BIN)/python tests/tools/wer.py $(WER_ARGS)
+
+verify: install-dev ## the golden cases through the production code (GOLDENS=DIR)
+	$(BIN)/ttsfleet-runtime verify --goldens $(or $(GOLDENS),tests/goldens)
+
+lock: ## write requirements/*.txt again (LOCK_ARGS=--upgrade for the newest versions)
+	tools/lock $(LOCK_ARGS)
+
+clean: ## remove .venv and the caches of the tools
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
