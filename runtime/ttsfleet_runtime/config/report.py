@@ -1,0 +1,108 @@
+"""The effective configuration as people and programs read it: `ttsfleet-runtime config` and the status page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ttsfleet_runtime.config.checks import Note
+from ttsfleet_runtime.config.engine import EngineConfig, asked, settings
+from ttsfleet_runtime.config.machine import Machine
+from ttsfleet_runtime.config.plan import EnginePlan
+from ttsfleet_runtime.config.resolve import Effective
+from ttsfleet_runtime.config.sizing import GIB
+
+
+def report(effective: Effective, config: EngineConfig, machine: Machine) -> dict[str, Any]:
+    """Plan, notes, what was asked and the machine, as JSON values."""
+    return {
+        "plan": effective.plan.model_dump(mode="json"),
+        "asked": {path: _plain(value) for path, value in asked(config).items()},
+        "notes": [note_as_json(note) for note in effective.notes],
+        "machine": {
+            "cores": machine.cores,
+            "memory_bytes": machine.memory_bytes,
+            "gpu": None
+            if machine.gpu is None
+            else {
+                "name": machine.gpu.name,
+                "memory_bytes": machine.gpu.memory_bytes,
+                "compute_capability": ".".join(map(str, machine.gpu.compute_capability)),
+            },
+        },
+    }
+
+
+def note_as_json(note: Note) -> dict[str, Any]:
+    return {
+        "field": note.field,
+        "asked": _plain(note.asked),
+        "effective": _plain(note.effective),
+        "reason": note.reason,
+        "level": note.level,
+    }
+
+
+def note_as_line(note: Note) -> str:
+    """One line for a log: `warning: batch_max_tokens = 99999: outside the recommended ...`."""
+    if note.asked is None:
+        return f"{note.level}: {note.field} = {_show(note.effective)} (planned): {note.reason}"
+    if note.asked == note.effective:
+        return f"{note.level}: {note.field} = {_show(note.asked)}: {note.reason}"
+    return f"{note.level}: {note.field} = {_show(note.effective)}, asked was {_show(note.asked)}: {note.reason}"
+
+
+def plan_table(effective: Effective, config: EngineConfig, machine: Machine) -> Group:
+    """The plan as a table: one row per parameter, what was asked beside what runs and why they differ."""
+    wanted = asked(config)
+    notes = {note.field: note for note in effective.notes}
+    table = Table(title=f"Plan for {describe_machine(machine)}", title_justify="left", expand=False)
+    for column in ("parameter", "effective", "asked", "unit", "why"):
+        table.add_column(column, overflow="fold")
+    for setting in settings():
+        path = setting.path
+        note = notes.get(path)
+        style = "" if note is None else ("yellow" if note.level == "warning" else "cyan")
+        value = effective_value(effective.plan, path)
+        table.add_row(
+            path,
+            _show(value),
+            _show(wanted[path]) if path in wanted else Text("-", style="dim"),
+            setting.parameter.unit,
+            "" if note is None else note.reason,
+            style=style,
+        )
+    return Group(table)
+
+
+def describe_machine(machine: Machine) -> str:
+    """`2 cores, 24.0 GiB, no GPU`."""
+    gpu = "no GPU"
+    if machine.gpu is not None:
+        gpu = f"{machine.gpu.name} ({machine.gpu.memory_bytes / GIB:.0f} GiB)"
+    return f"{machine.cores} cores, {machine.memory_bytes / GIB:.1f} GiB, {gpu}"
+
+
+def effective_value(plan: EnginePlan, path: str) -> object:
+    """The plan's value of a setting: top level, in its section, or for server settings in `plan.server`."""
+    section, _, name = path.rpartition(".")
+    if section:
+        return getattr(getattr(plan, section), name)
+    if path == "enable_kv_cache_quant":
+        return plan.kv_cache_mode == "int8"
+    return getattr(plan, path) if hasattr(plan, path) else getattr(plan.server, path)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "-"
+    return "-" if value is None or value == "" else str(value)
