@@ -122,18 +122,17 @@ def _explain(fault: ErrorDetails) -> str:
         )
     if fault["type"] != "extra_forbidden":
         return f"{path} = {_show(value)} is refused: {fault['msg']}"
-    return f"{path} = {_show(value)} is not a setting; {_suggestion(path, list(by_path))}"
+    return f"{path} = {_show(value)} is not a setting; {suggestion(path)}"
 
 
-def _suggestion(path: str, known: list[str]) -> str:
-    """The nearest known name, also one that was written outside or inside of its section."""
+def suggestion(path: str, prefix: str = "") -> str:
+    """What was probably meant by an unknown name, also one written outside or inside of its section."""
+    known = [setting.path for setting in settings()]
     leaf = path.rpartition(".")[2]
-    for candidate in known:
-        if candidate.rpartition(".")[2] == leaf:
-            return f"did you mean {candidate}?"
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    same_leaf = [candidate for candidate in known if candidate.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(path.replace("-", "_"), known, n=1, cutoff=0.6)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"did you mean {prefix}{close[0]}?"
     return "`ttsfleet-runtime serve --help` lists all settings"
 
 

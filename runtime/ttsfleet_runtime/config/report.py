@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,8 @@ from ttsfleet_runtime.config.machine import Machine
 from ttsfleet_runtime.config.plan import EnginePlan
 from ttsfleet_runtime.config.resolve import Effective
 from ttsfleet_runtime.config.sizing import GIB
+
+_STYLES = {"note": "cyan", "warning": "yellow"}
 
 
 def report(effective: Effective, config: EngineConfig, machine: Machine) -> dict[str, Any]:
@@ -56,26 +59,21 @@ def note_as_line(note: Note) -> str:
 
 
 def plan_table(effective: Effective, config: EngineConfig, machine: Machine) -> Group:
-    """The plan as a table: one row per parameter, what was asked beside what runs and why they differ."""
+    """The plan as a table, what was asked beside what runs, and below it a line for each value to be explained."""
     wanted = asked(config)
-    notes = {note.field: note for note in effective.notes}
-    table = Table(title=f"Plan for {describe_machine(machine)}", title_justify="left", expand=False)
-    for column in ("parameter", "effective", "asked", "unit", "why"):
-        table.add_column(column, overflow="fold")
+    levels = {note.field: note.level for note in effective.notes}
+    table = Table(title=f"Plan for {describe_machine(machine)}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("effective", overflow="fold")
+    table.add_column("asked", overflow="fold")
+    table.add_column("unit", no_wrap=True, style="dim")
     for setting in settings():
         path = setting.path
-        note = notes.get(path)
-        style = "" if note is None else ("yellow" if note.level == "warning" else "cyan")
-        value = effective_value(effective.plan, path)
-        table.add_row(
-            path,
-            _show(value),
-            _show(wanted[path]) if path in wanted else Text("-", style="dim"),
-            setting.parameter.unit,
-            "" if note is None else note.reason,
-            style=style,
-        )
-    return Group(table)
+        value = _show(effective_value(effective.plan, path))
+        ask = _show(wanted[path]) if path in wanted else ""
+        table.add_row(path, value, ask, setting.parameter.unit, style=_STYLES.get(levels.get(path, "")))
+    lines = [Text(note_as_line(note), style=_STYLES[note.level]) for note in effective.notes]
+    return Group(table, *lines)
 
 
 def describe_machine(machine: Machine) -> str:

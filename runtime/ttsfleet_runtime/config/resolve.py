@@ -2,13 +2,14 @@
 
 `resolve` is pure. The rules: an asked value is followed or, if the machine or this version cannot honour it, replaced
 and noted; an absent one follows the default rules of `config.sizing`; contradictions are refused before (see
-`config.checks`). `resolve_device` and `resolve_data_type` stand alone because a model is converted for a data type
+`config.checks`). `choose_device` and `choose_data_type` stand alone because a model is converted for a data type
 before its dimensions are known.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ttsfleet_runtime.checkpoint.bundle import LLMInfo, ModelInfo
 from ttsfleet_runtime.config import sizing
@@ -24,6 +25,7 @@ from ttsfleet_runtime.config.plan import (
 )
 from ttsfleet_runtime.errors import ConfigError
 
+DataType = Literal["fp32", "fp16", "bf16"]
 MODEL_CONTEXT_TOKENS = 32_768  # positions that the Qwen2 language model was built for
 
 # What really runs in this version instead of a setting that is accepted but does not act yet.
@@ -48,10 +50,10 @@ class Effective:
 def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effective:
     """Decide every value of the plan. Raises ConfigError for what contradicts itself, the model or the machine."""
     refuse_contradictions(config, machine, model.llm)
-    device = resolve_device(config, machine)
+    device = choose_device(config, machine)
     values = _stage_values(config, machine, device)
     notes = range_warnings(config, machine)
-    values["data_type"], data_type_notes = _data_type(config, machine)
+    values["data_type"], data_type_notes = choose_data_type(config, machine)
     notes += data_type_notes
     values |= _attention_values(config, device, model.llm)
     values |= _INERT
@@ -74,7 +76,7 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
     return Effective(plan, tuple(notes))
 
 
-def resolve_device(config: EngineConfig, machine: Machine) -> str:
+def choose_device(config: EngineConfig, machine: Machine) -> str:
     """`cpu` or `cuda:N`. Raises ConfigError when a GPU was asked for and none is there."""
     wanted = config.device or "auto"
     if wanted == "cpu" or (wanted == "auto" and machine.gpu is None):
@@ -88,14 +90,13 @@ def resolve_device(config: EngineConfig, machine: Machine) -> str:
     return f"cuda:{machine.gpu.index}"
 
 
-def resolve_data_type(config: EngineConfig, machine: Machine) -> str:
-    """The type of weights and activations: `fp32`, `fp16` or `bf16`. Raises ConfigError for an absent GPU."""
-    return _data_type(config, machine)[0]
+def choose_data_type(config: EngineConfig, machine: Machine) -> tuple[DataType, list[Note]]:
+    """The type of weights and activations, and a note when it is not the asked one.
 
-
-def _data_type(config: EngineConfig, machine: Machine) -> tuple[str, list[Note]]:
+    Raises ConfigError when a GPU was asked for and none is there.
+    """
     wanted = config.data_type
-    if resolve_device(config, machine) == "cpu":
+    if choose_device(config, machine) == "cpu":
         if wanted in (None, "fp32"):
             return "fp32", []
         reason = "the CPU computes in fp32: it has no fast half-precision arithmetic, and tokens stay reproducible"
