@@ -37,7 +37,7 @@ def run(config: EngineConfig, api_key: str | None) -> int:
     assert config.cache_dir is not None
     machine = detect_machine()
     data_type, _ = choose_data_type(config, machine)
-    bundle_dir = ensure_bundle(Path(config.model_dir), Path(config.cache_dir), data_type)
+    bundle_dir = ensure_bundle(config.model_dir, Path(config.cache_dir), dtype=data_type)
     model = read_model_info(bundle_dir)
     effective = resolve(config, machine, model)
     for note in effective.notes:
