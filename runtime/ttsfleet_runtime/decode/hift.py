@@ -1,0 +1,270 @@
+"""Mel -> waveform: the HiFT vocoder of CosyVoice2 (FORMAT.md, section 13), always in float32.
+
+Not causal: a sample depends on 13 mel frames to each side and on its source. A batch on CUDA is packed into one
+row buffer with gaps of four mel frames (no convolution reaches further at any rate), zeroed before each convolution,
+so every item comes out as if alone. On the CPU items run one after the other without gaps: the convolutions are at
+their best rate with a single utterance already, and its buffers stay in cache.
+
+Rows: the three stages run at 8, 40 and 120 rows per mel frame, the last with one row more (reflected on the left),
+as the spectrum of 120 T hops has 120 T + 1 frames. Each transposed convolution is a plain one with as many sets of
+output channels as it has phases; laid out in rows, its output needs no reordering.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttsfleet_runtime.checkpoint.bundle import HiFTInfo
+from ttsfleet_runtime.decode.packing import PackedLayout
+from ttsfleet_runtime.decode.source import HarmonicSource
+from ttsfleet_runtime.decode.spectrum import ShortTransform
+from ttsfleet_runtime.decode.weights import RowConv, Weights
+
+_GAP_FRAMES = 4
+_SNAKE_EPS = 1e-9
+_FINAL_SLOPE = 0.01
+_MAX_MAGNITUDE = 100.0
+_SAMPLE_RATE = 24000
+
+
+class _Rows:
+    """A layout of mel frames seen at a higher rate: zeroes what lies between items."""
+
+    def __init__(self, layout: PackedLayout, rate: int, extra: int, device: torch.device) -> None:
+        """extra: rows that each item has beyond rate * frames; the buffer has as many more."""
+        self.num_rows = layout.rows * rate + extra
+        self.starts = [start * rate for start in layout.starts]
+        self.lengths = [length * rate + extra for length in layout.lengths]
+        ends = [start + length for start, length in zip(self.starts, self.lengths, strict=True)]
+        gaps = [torch.arange(end, begin) for end, begin in zip(ends, [*self.starts[1:], self.num_rows], strict=True)]
+        index = torch.cat(gaps)
+        self.gaps = index.to(device, non_blocking=True) if index.numel() else None
+
+    def zero_gaps(self, buffer: Tensor) -> Tensor:
+        return buffer if self.gaps is None else buffer.index_fill_(0, self.gaps, 0.0)
+
+
+class _Snake:
+    """x + sin(alpha x)^2 / alpha, alpha per channel."""
+
+    def __init__(self, alpha: Tensor) -> None:
+        self.alpha = alpha
+        self.inverse = 1.0 / (alpha + _SNAKE_EPS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        s = torch.mul(x, self.alpha).sin_()
+        return torch.addcmul(x, s.mul_(s), self.inverse)
+
+    def apply_(self, x: Tensor) -> Tensor:
+        s = torch.mul(x, self.alpha).sin_()
+        return x.addcmul_(s.mul_(s), self.inverse)
+
+
+class _ResBlock:
+    """Pairs of convolutions with snake activations, each pair added to its input."""
+
+    def __init__(self, weights: Weights, dilations: Sequence[int]) -> None:
+        self.pairs = [
+            (
+                _Snake(weights[f"activations1.{i}.alpha"]),
+                weights.conv(f"convs1.{i}", dilation=dilation),
+                _Snake(weights[f"activations2.{i}.alpha"]),
+                weights.conv(f"convs2.{i}"),
+            )
+            for i, dilation in enumerate(dilations)
+        ]
+
+    def __call__(self, x: Tensor, rows: _Rows) -> Tensor:
+        """x: [rows, channels], kept -> a new tensor of the same shape."""
+        for snake1, conv1, snake2, conv2 in self.pairs:
+            y = conv1.same(rows.zero_gaps(snake1(x)))
+            y = conv2.same(rows.zero_gaps(snake2.apply_(y)))
+            x = y.add_(x)
+        return x
+
+
+def _fold_transposed(weight: Tensor, bias: Tensor, rate: int) -> RowConv:
+    """[in, out, taps] of a transposed convolution with stride `rate` -> [rate * out, in, 3], phase-major.
+
+    Output sample rate * t + p takes tap p + pad + rate * (t - i) of input i; only i = t - 1, t, t + 1 are in reach.
+    """
+    channels_in, channels_out, taps = weight.shape
+    padding = (taps - rate) // 2
+    folded = weight.new_zeros(rate, channels_out, channels_in, 3)
+    for phase in range(rate):
+        for neighbour in range(3):
+            tap = phase + padding + rate * (1 - neighbour)
+            if 0 <= tap < taps:
+                folded[phase, :, :, neighbour] = weight[:, :, tap].T
+    return RowConv(folded.flatten(0, 1), bias.repeat(rate))
+
+
+class HiFT:
+    """Weights of the vocoder on one device. Holds no state of any request."""
+
+    def __init__(self, info: HiFTInfo, weights: Mapping[str, Tensor], device: torch.device | str) -> None:
+        self._build(info, Weights(weights, device))
+
+    @classmethod
+    def load(cls, bundle_dir: Path, info: HiFTInfo, device: torch.device | str) -> HiFT:
+        """Read `hift.safetensors` of a bundle. Raises CheckpointError naming the file or the missing key."""
+        model = cls.__new__(cls)
+        model._build(info, Weights.load(bundle_dir / "hift.safetensors", device))
+        return model
+
+    @torch.inference_mode()
+    def _build(self, info: HiFTInfo, weights: Weights) -> None:
+        self.info = info
+        self.device = weights.device
+        self.hops_per_frame = math.prod(info.upsample_rates)
+        self.samples_per_frame = self.hops_per_frame * info.istft_hop
+        self.transform = ShortTransform(info.istft_n_fft, info.istft_hop, weights.device)
+        self.source = HarmonicSource(
+            info, weights, samples_per_frame=self.samples_per_frame, sample_rate=_SAMPLE_RATE
+        )
+        self.f0_convs = [weights.conv(f"f0_predictor.condnet.{2 * i}") for i in range(5)]
+        self.f0_classifier = weights.dense("f0_predictor.classifier")
+        self.conv_pre = weights.conv("conv_pre")
+        self.conv_post = weights.conv("conv_post")
+        num_stages, num_kernels = len(info.upsample_rates), len(info.resblock_kernels)
+        self.ups = [
+            _fold_transposed(weights[f"ups.{i}.weight"], weights[f"ups.{i}.bias"], rate)
+            for i, rate in enumerate(info.upsample_rates)
+        ]
+        self.source_downs = [
+            weights.conv(f"source_downs.{i}", stride=math.prod(info.upsample_rates[i + 1 :]))
+            for i in range(num_stages)
+        ]
+        self.source_resblocks = [
+            _ResBlock(weights.under(f"source_resblocks.{i}"), dilations)
+            for i, dilations in enumerate(info.source_resblock_dilations)
+        ]
+        self.resblocks = [
+            [
+                _ResBlock(weights.under(f"resblocks.{i * num_kernels + j}"), dilations)
+                for j, dilations in enumerate(info.resblock_dilations)
+            ]
+            for i in range(num_stages)
+        ]
+
+    @torch.inference_mode()
+    def f0(self, mel: Tensor) -> Tensor:
+        """mel: [frames, mel_bins] -> [frames], Hz."""
+        return self._f0(mel.to(self.device, torch.float32), self._rows([mel.shape[0]], 1))
+
+    @torch.inference_mode()
+    def decode(self, mel: Tensor, source: Tensor) -> Tensor:
+        """mel: [frames, mel_bins], source: [480 * frames] -> waveform [480 * frames]."""
+        return self._decode(
+            mel.to(self.device, torch.float32), [source.to(self.device)], self._levels([mel.shape[0]])
+        )[0]
+
+    @torch.inference_mode()
+    def vocode(
+        self,
+        mels: Sequence[Tensor],
+        noises: Sequence[Tensor],
+        cache_sources: Sequence[Tensor | None],
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Waveform and source of each item, each as if it were alone.
+
+        mels: [frames_i, mel_bins]; noises: [480 * frames_i, harmonics], N(0, 1); cache_sources: samples that replace
+        the head of the item's source, or None. Returns (waveform, source), [480 * frames_i] float32 each.
+        """
+        if self.device.type != "cpu":
+            return self._vocode_packed(mels, noises, cache_sources)
+        return [
+            self._vocode_packed([mel], [noise], [cache])[0]
+            for mel, noise, cache in zip(mels, noises, cache_sources, strict=True)
+        ]
+
+    def _vocode_packed(
+        self, mels: Sequence[Tensor], noises: Sequence[Tensor], cache_sources: Sequence[Tensor | None]
+    ) -> list[tuple[Tensor, Tensor]]:
+        levels = self._levels([mel.shape[0] for mel in mels])
+        frames = levels[0]
+        packed = torch.zeros(frames.num_rows, mels[0].shape[1], device=self.device)
+        for start, length, mel in zip(frames.starts, frames.lengths, mels, strict=True):
+            packed[start : start + length] = mel.to(self.device, non_blocking=True)
+        f0 = self._f0(packed, frames)
+        sources = []
+        for index, (noise, cache) in enumerate(zip(noises, cache_sources, strict=True)):
+            start = frames.starts[index]
+            item_f0 = f0[start : start + frames.lengths[index]]
+            source = self.source(item_f0, noise.to(self.device, non_blocking=True))
+            if cache is not None:
+                source[: cache.shape[0]] = cache.to(self.device, non_blocking=True)
+            sources.append(source)
+        return list(zip(self._decode(packed, sources, levels), sources, strict=True))
+
+    def _levels(self, lengths: Sequence[int]) -> list[_Rows]:
+        """The layout at each rate: mel frames, then each stage; the last has one row more per item."""
+        layout = PackedLayout(lengths, gap=_GAP_FRAMES if len(lengths) > 1 else 0, copies=1, device="cpu")
+        rates = [math.prod(self.info.upsample_rates[:i]) for i in range(len(self.info.upsample_rates) + 1)]
+        return [_Rows(layout, rate, int(rate == rates[-1]), self.device) for rate in rates]
+
+    def _rows(self, lengths: Sequence[int], rate: int) -> _Rows:
+        return _Rows(PackedLayout(lengths, gap=0, copies=1, device="cpu"), rate, 0, self.device)
+
+    def _f0(self, mel: Tensor, rows: _Rows) -> Tensor:
+        x = mel
+        for conv in self.f0_convs:
+            x = F.elu_(conv.same(rows.zero_gaps(x)))
+        return self.f0_classifier(x)[:, 0].abs()
+
+    def _decode(self, mel: Tensor, sources: Sequence[Tensor], levels: Sequence[_Rows]) -> list[Tensor]:
+        spectrum = self._source_spectrum(sources, levels[-1])
+        x = self.conv_pre.same(mel)
+        for stage, up in enumerate(self.ups):
+            rows = levels[stage + 1]
+            x = F.leaky_relu_(x, self.info.lrelu_slope)
+            x = up.same(levels[stage].zero_gaps(x)).view(-1, up.weight.shape[0] // self.info.upsample_rates[stage])
+            if stage == len(self.ups) - 1:
+                x = self._reflect_left(x, rows)
+            down = self.source_downs[stage]
+            excitation = self.source_resblocks[stage](down(spectrum, down.stride // 2), rows)
+            x.add_(excitation)
+            first, *others = [block(x, rows) for block in self.resblocks[stage]]
+            for other in others:
+                first.add_(other)
+            x = first.mul_(1.0 / (1 + len(others)))
+        x = self.conv_post.same(levels[-1].zero_gaps(F.leaky_relu_(x, _FINAL_SLOPE)))
+        return self._synthesise(x, levels[-1])
+
+    def _source_spectrum(self, sources: Sequence[Tensor], rows: _Rows) -> Tensor:
+        if rows.gaps is None:
+            return self.transform.analyse(sources[0])
+        spectrum = torch.zeros(rows.num_rows, 2 * self.transform.num_bins, device=self.device)
+        for start, length, source in zip(rows.starts, rows.lengths, sources, strict=True):
+            spectrum[start : start + length] = self.transform.analyse(source)
+        return spectrum
+
+    @staticmethod
+    def _reflect_left(x: Tensor, rows: _Rows) -> Tensor:
+        """One row more on the left of each item: the reflection of its second row."""
+        out = x.new_empty(rows.num_rows, x.shape[1])
+        out[1:] = x
+        for start in rows.starts:
+            out[start] = x[start + 1]
+        return out
+
+    def _synthesise(self, x: Tensor, rows: _Rows) -> list[Tensor]:
+        """x: [rows, 2 * bins], log-magnitudes then arguments of the phase's sine -> a waveform per item."""
+        bins = self.transform.num_bins
+        magnitude = x[:, :bins].exp().clamp_(max=_MAX_MAGNITUDE)
+        phase = x[:, bins:].sin()
+        spectrum = rows.zero_gaps(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1))
+        sums = self.transform.overlap_add(spectrum)
+        trim = self.info.istft_n_fft // self.info.istft_hop // 2
+        limit = self.info.audio_limit
+        waves = []
+        for start, length in zip(rows.starts, rows.lengths, strict=True):
+            hops = sums[start + trim : start + trim + length - 1]
+            waves.append(self.transform.normalise(hops).clamp_(-limit, limit))
+        return waves
