@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.convert import convert
 

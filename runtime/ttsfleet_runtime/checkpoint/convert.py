@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert and print the bundle's path as the last line of stdout. 1 when the model cannot be used."""
+    """Convert and print the bundle's path as the last line of stdout. 2 when the model cannot be used."""
     cache_dir = args.cache or default_cache_dir()
     try:
         if args.json_progress:
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             _write_line(json.dumps({"error": message}))
         else:
             sys.stderr.write(f"error: {message}\n")
-        return 1
+        return 2
     _write_line(str(path))
     return 0
 
