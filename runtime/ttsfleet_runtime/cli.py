@@ -91,13 +91,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ttsfleet_runtime.config import flags, locations
 
     config = locations.complete_locations(flags.read_config(arguments), os.environ)
-    api_key = _api_key(arguments)
+    key = api_key(arguments)
     from ttsfleet_runtime.router import main as router
 
-    return router.run(config, api_key)
+    return router.run(config, key)
 
 
-def _api_key(arguments: argparse.Namespace) -> str | None:
+def api_key(arguments: argparse.Namespace) -> str | None:
     """The key from the flag, the named file, TTSFLEET_API_KEY or TTSFLEET_API_KEY_FILE; None = open access."""
     if arguments.api_key is not None and arguments.api_key_file is not None:
         raise ConfigError("--api-key and --api-key-file are both given; give one of them", param="api_key")
@@ -137,7 +137,7 @@ def _config(arguments: argparse.Namespace) -> int:
     from ttsfleet_runtime.checkpoint.cached import ensure_bundle
     from ttsfleet_runtime.config import flags, locations
     from ttsfleet_runtime.config.machine import detect_machine
-    from ttsfleet_runtime.config.report import plan_table, report
+    from ttsfleet_runtime.config.report import print_plan, report
     from ttsfleet_runtime.config.resolve import choose_data_type, resolve
 
     wanted = flags.read_config(arguments)
@@ -149,7 +149,7 @@ def _config(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report(effective, wanted, machine), indent=1))
     else:
-        Console().print(plan_table(effective, wanted, machine))
+        print_plan(Console(), effective, wanted, machine)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -58,8 +58,8 @@ def note_as_line(note: Note) -> str:
     return f"{note.level}: {note.field} = {_show(note.effective)}, asked was {_show(note.asked)}: {note.reason}"
 
 
-def plan_table(effective: Effective, config: EngineConfig, machine: Machine) -> Group:
-    """The plan as a table, what was asked beside what runs, and below it a line for each value to be explained."""
+def print_plan(console: Console, effective: Effective, config: EngineConfig, machine: Machine) -> None:
+    """Print the plan as a table, what was asked beside what runs, and a line for each value to be explained."""
     wanted = asked(config)
     levels = {note.field: note.level for note in effective.notes}
     table = Table(title=f"Plan for {describe_machine(machine)}", title_justify="left", box=SIMPLE_HEAD)
@@ -72,8 +72,9 @@ def plan_table(effective: Effective, config: EngineConfig, machine: Machine) -> 
         value = _show(effective_value(effective.plan, path))
         ask = _show(wanted[path]) if path in wanted else ""
         table.add_row(path, value, ask, setting.parameter.unit, style=_STYLES.get(levels.get(path, "")))
-    lines = [Text(note_as_line(note), style=_STYLES[note.level]) for note in effective.notes]
-    return Group(table, *lines)
+    console.print(table)
+    for note in effective.notes:
+        console.print(Text(note_as_line(note), style=_STYLES[note.level]), soft_wrap=True)
 
 
 def describe_machine(machine: Machine) -> str:
