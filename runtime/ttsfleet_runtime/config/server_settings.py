@@ -161,7 +161,7 @@ class ServerSettings(Settings):
     ] = None
     drain_seconds: Annotated[
         float | None,
-        Field(ge=0, le=3600),
+        Field(ge=0, le=86_400),
         Parameter(
             meaning="time that running streams get to finish after SIGTERM",
             default="30",
