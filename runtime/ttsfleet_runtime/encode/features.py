@@ -88,7 +88,8 @@ def kaldi_filter_bank(samples: Samples, arithmetic: Arithmetic = FLOAT64) -> Fea
     frames = _frames(samples, _KALDI_WINDOW, _KALDI_HOP)
     centred = np.asarray(frames - arithmetic.mean(frames), dtype=np.float32)
     previous = np.concatenate([centred[:, :1], centred[:, :-1]], axis=1)
-    power = _power(arithmetic.spectra(centred - np.float32(0.97) * previous, "povey", _KALDI_FFT))
+    emphasized = np.asarray(centred - np.float32(0.97) * previous, dtype=np.float32)
+    power = _power(arithmetic.spectra(emphasized, "povey", _KALDI_FFT))
     return np.log(np.maximum(power @ _kaldi_filters(), _FLOAT_EPSILON)).astype(np.float32)
 
 

@@ -69,6 +69,10 @@ class TextTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def count(self, text: str) -> int:
+        """Length of a text in tokens."""
+        return len(self.encode(text))
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts in one call of the library."""
         if not texts:
