@@ -1,0 +1,128 @@
+"""The Qwen2 decoder with CosyVoice's fused embedding table and speech head (FORMAT.md sections 3 and 7).
+
+Rows in, hidden states out; keys and values go to the paged cache. Weights come in the bundle's fused form: q, k
+and v as one projection, gate and up as one. The forward pass is written for few, cheap operator calls: in a decode
+step of a small model the calls, not the products, are the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttsfleet_runtime.checkpoint.bundle import LLMInfo
+from ttsfleet_runtime.llm.attention import KVShape, Segment, attend
+from ttsfleet_runtime.llm.linear import Linear, make_linear
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    input_norm: Tensor
+    qkv: Linear
+    o: Linear
+    post_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class SpeechLM:
+    """Immutable weights and tables of one style on one device. Holds no sequence state."""
+
+    def __init__(self, info: LLMInfo, weights: Mapping[str, Tensor], max_rows: int, block_size: int) -> None:
+        """weights: the bundle's keys, all on one device in one dtype. max_rows: longest sequence, for the tables."""
+        self.info = info
+        self.embedding = weights["embedding.weight"]
+        self.device, self.dtype = self.embedding.device, self.embedding.dtype
+        self.kv_shape = KVShape(
+            num_heads=info.num_heads,
+            num_kv_heads=info.num_kv_heads,
+            head_dim=info.head_dim,
+            block_size=block_size,
+        )
+        self._layers = [self._layer(weights, f"layers.{index}.") for index in range(info.num_layers)]
+        self._norm = weights["norm.weight"]
+        self._head = make_linear(weights["head.weight"], weights.get("head.bias"))
+        self._epsilon = torch.tensor(info.rms_norm_eps, dtype=torch.float32, device=self.device)
+        self._cos, self._sin = _rotary_tables(info, max_rows, self.device, self.dtype)
+
+    @staticmethod
+    def _layer(weights: Mapping[str, Tensor], prefix: str) -> _Layer:
+        return _Layer(
+            input_norm=weights[prefix + "input_norm.weight"],
+            qkv=make_linear(weights[prefix + "qkv.weight"], weights[prefix + "qkv.bias"]),
+            o=make_linear(weights[prefix + "o.weight"], None),
+            post_norm=weights[prefix + "post_norm.weight"],
+            gate_up=make_linear(weights[prefix + "gate_up.weight"], None),
+            down=make_linear(weights[prefix + "down.weight"], None),
+        )
+
+    def new_cache(self, num_blocks: int) -> list[Tensor]:
+        """Zeroed KV cache per layer: [num_blocks + 1, block_size, row]. Zeros, because padding is read too."""
+        size = (num_blocks + 1, self.kv_shape.block_size, self.kv_shape.row_size)
+        return [torch.zeros(size, dtype=self.dtype, device=self.device) for _ in self._layers]
+
+    def embed(self, row_ids: Tensor) -> Tensor:
+        """row_ids: [rows] int64 -> [rows, hidden]."""
+        return self.embedding.index_select(0, row_ids)
+
+    def forward(
+        self,
+        row_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        cache: list[Tensor],
+        segments: list[Segment],
+    ) -> Tensor:
+        """Final-norm hidden states [rows, hidden] of the given rows; their keys and values are written to `cache`.
+
+        row_ids, positions: [rows] int64. slot_mapping: [rows] int64, block * block_size + offset (0 for padding).
+        """
+        info = self.info
+        num_rows = row_ids.shape[0]
+        num_rotated = info.num_heads + info.num_kv_heads
+        q_size = info.num_heads * info.head_dim
+        rotated_size = num_rotated * info.head_dim
+        half = info.head_dim // 2
+        cos = self._cos.index_select(0, positions)
+        sin = self._sin.index_select(0, positions)
+        residual = self.embed(row_ids)
+        attended = torch.zeros((num_rows, q_size), dtype=self.dtype, device=self.device)
+        for layer, layer_cache in zip(self._layers, cache, strict=True):
+            qkv = layer.qkv(self._rms_norm(residual, layer.input_norm))
+            rotated = qkv[:, :rotated_size].view(num_rows, num_rotated, 2, half)
+            swapped = rotated.flip(2).mul_(sin)
+            rotated.mul_(cos).add_(swapped)
+            layer_cache.view(-1, self.kv_shape.row_size).index_copy_(0, slot_mapping, qkv[:, q_size:])
+            attend(qkv[:, :q_size], layer_cache, segments, self.kv_shape, attended)
+            residual = residual.add_(layer.o(attended))
+            gate_up = layer.gate_up(self._rms_norm(residual, layer.post_norm))
+            gate, up = gate_up.chunk(2, dim=1)
+            residual = residual.add_(layer.down(F.silu(gate).mul_(up)))
+        return self._rms_norm(residual, self._norm)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: [rows, hidden] -> [rows, speech_vocab] float32."""
+        return self._head(hidden).float()
+
+    def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return F.rms_norm(x, (x.shape[1],), weight, self.info.rms_norm_eps)
+        # Four small calls; F.rms_norm in float32 on the CPU is six.
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        scale = torch.addcmul(self._epsilon, norm, norm, value=1.0 / x.shape[1]).rsqrt_()
+        return (x * scale).mul_(weight)
+
+
+def _rotary_tables(info: LLMInfo, max_rows: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and signed sin, [max_rows, 1, 2, head_dim / 2]: rotated = x * cos + (halves of x swapped) * sin."""
+    half = info.head_dim // 2
+    exponents = torch.arange(half, dtype=torch.float32) / half
+    angles = torch.arange(max_rows, dtype=torch.float32)[:, None] / (info.rope_theta**exponents)
+    cos, sin = angles.cos(), angles.sin()
+    cos = torch.stack((cos, cos), dim=1)[:, None]
+    sin = torch.stack((-sin, sin), dim=1)[:, None]
+    return cos.to(device, dtype), sin.to(device, dtype)
