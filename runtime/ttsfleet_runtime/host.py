@@ -38,6 +38,8 @@ from ttsfleet_runtime.messages import (
     decode_messages,
     encode_messages,
 )
+from ttsfleet_runtime.placement import place_process
+from ttsfleet_runtime.placement import place_process
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.stage import ROUTER, Outgoing, Stage, StageContext
 from ttsfleet_runtime.transport import data_endpoint, router_endpoint
@@ -204,11 +206,6 @@ _BUILDERS: dict[str, Callable[[StageContext], Stage]] = {
 }
 
 
-def _pin(cpus: Sequence[int]) -> None:
-    if cpus:
-        os.sched_setaffinity(0, cpus)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ttsfleet_runtime.host", description=__doc__)
     parser.add_argument("--stage", choices=sorted(_BUILDERS), required=True)
@@ -223,11 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ignore_interrupt()
     configure_logging(args.identity)
     plan = read_plan(args.plan)
-    _pin(
-        {"encode": plan.cpu_affinity.encode, "llm": plan.cpu_affinity.llm, "decode": plan.cpu_affinity.decode}[
-            args.stage
-        ]
-    )
+    place_process(getattr(plan.cpu_affinity, args.stage), plan.numa_node)
     context = StageContext(
         identity=args.identity,
         run_dir=args.run_dir,
