@@ -22,9 +22,8 @@ def test_process_is_pinned_to_its_cpus() -> None:
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    answer = run(
-        "import os\nbefore = os.sched_getaffinity(0)\nplace_process((), None)\nprint(before == os.sched_getaffinity(0))"
-    )
+    code = "import os\nbefore = os.sched_getaffinity(0)\nplace_process((), None)\n"
+    answer = run(code + "print(before == os.sched_getaffinity(0))")
     assert answer.stdout.strip() == "True"
 
 
