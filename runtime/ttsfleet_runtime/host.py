@@ -39,7 +39,6 @@ from ttsfleet_runtime.messages import (
     encode_messages,
 )
 from ttsfleet_runtime.placement import place_process
-from ttsfleet_runtime.placement import place_process
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.stage import ROUTER, Outgoing, Stage, StageContext
 from ttsfleet_runtime.transport import data_endpoint, router_endpoint
