@@ -43,6 +43,7 @@ class ModelShape:
     llm_linear_parameters: int  # what quant_type shrinks: the matrices of the layers
     llm_other_parameters: int  # embeddings, output head, norms: kept in data_type
     layers: int
+    query_heads: int
     kv_heads: int
     head_dim: int
     hidden_size: int
@@ -60,6 +61,7 @@ COSYVOICE2 = ModelShape(
     llm_linear_parameters=357_900_000,
     llm_other_parameters=148_000_000,
     layers=24,
+    query_heads=14,
     kv_heads=2,
     head_dim=64,
     hidden_size=896,
@@ -76,6 +78,7 @@ COSYVOICE3 = ModelShape(
     llm_linear_parameters=357_900_000,
     llm_other_parameters=148_400_000,
     layers=24,
+    query_heads=14,
     kv_heads=2,
     head_dim=64,
     hidden_size=896,
@@ -92,6 +95,7 @@ TINY_EN = ModelShape(
     llm_linear_parameters=5_510_000,
     llm_other_parameters=1_110_000,
     layers=8,
+    query_heads=4,
     kv_heads=2,
     head_dim=64,
     hidden_size=256,
@@ -141,7 +145,7 @@ def kv_bytes_per_token(shape: ModelShape, data_type: str, kv_cache_mode: str) ->
 
 def estimate_gpu(shape: ModelShape, engine: Mapping[str, object], device_mib: int, num_styles: int) -> MemoryEstimate:
     """Memory of a plan on one GPU. `engine` holds every engine value by its guide name."""
-    sizes = _Sizes(shape, engine, num_styles)
+    sizes = _Sizes(shape, engine, num_styles, on_gpu=True)
     processes = sizes.workers * (sizes.engines + sizes.decode_processes)
     reserve = max(DRIVER_RESERVE_MIB, int(device_mib * DRIVER_RESERVE_SHARE))
     return MemoryEstimate(
@@ -164,7 +168,7 @@ def estimate_host(
     shape: ModelShape, engine: Mapping[str, object], memory_mib: int, num_styles: int
 ) -> MemoryEstimate:
     """Main memory of a plan on the CPU class. Weights are mapped files: counted once, however many processes."""
-    sizes = _Sizes(shape, engine, num_styles)
+    sizes = _Sizes(shape, engine, num_styles, on_gpu=False)
     processes = sizes.workers * (sizes.engines + sizes.decode_processes)
     return MemoryEstimate(
         device_mib=memory_mib,
@@ -189,22 +193,22 @@ def estimate_host(
 class _Sizes:
     """The terms of the model, in bytes unless the name says MiB."""
 
-    def __init__(self, shape: ModelShape, engine: Mapping[str, object], num_styles: int) -> None:
-        data_type = str(engine["data_type"])
+    def __init__(self, shape: ModelShape, engine: Mapping[str, object], num_styles: int, on_gpu: bool) -> None:
+        data_type = str(engine["data_type"]) if on_gpu else "fp32"
         width = BYTES_OF_DATA_TYPE[data_type]
         self.workers = _count(engine, "workers")
         self.engines = max(1, num_styles)
         self.encoders = _count(engine, "encode_process_num")
         self.decode_processes = _count(engine, "decode_process_num")
         self.decoders = max(1, self.decode_processes)
-        linear_width = BYTES_OF_QUANT_TYPE.get(str(engine["quant_type"]), width)
+        linear_width = BYTES_OF_QUANT_TYPE.get(str(engine["quant_type"]), width) if on_gpu else width
         self.llm_weights = shape.llm_linear_parameters * linear_width + shape.llm_other_parameters * width
-        token_bytes = kv_bytes_per_token(shape, data_type, str(engine["kv_cache_mode"]))
+        token_bytes = kv_bytes_per_token(shape, data_type, str(engine["kv_cache_mode"]) if on_gpu else "none")
         self.kv_pool = _count(engine, "max_total_token_num") * token_bytes
         step_width = 6 * shape.hidden_size + 3 * shape.ffn_size
         logits = _count(engine, "gpt_paral_num") * shape.speech_vocabulary * 4 * 3
         self.llm_activations = _count(engine, "batch_max_tokens") * step_width * width + logits
-        graphs = 0 if engine["disable_cudagraph"] else _count(engine, "graph_max_batch_size")
+        graphs = 0 if not on_gpu or engine["disable_cudagraph"] else _count(engine, "graph_max_batch_size")
         self.graphs_mib = GRAPH_BASE_MIB + GRAPH_PER_SIZE_MIB * graphs if graphs else 0
         self.decoder_weights = shape.flow_parameters * width + shape.vocoder_parameters * 4
         batch = _count(engine, "decode_max_batch_size")
@@ -212,7 +216,7 @@ class _Sizes:
         vocoder_item = VOCODER_FRAMES * shape.vocoder_floats_per_frame * LIVE_VOCODER_TENSORS * 4
         self.decoder_activations = batch * (flow_item + vocoder_item)
         self.tensorrt = 0.0
-        if engine["load_trt"]:
+        if on_gpu and engine["load_trt"]:
             scratch = 2 * _count(engine, "trt_max_batch_size") * flow_item
             weights = shape.flow_parameters * BYTES_OF_DATA_TYPE[str(engine["trt_precision"])]
             self.tensorrt = weights + min(float(_count(engine, "trt_workspace_size")), scratch)

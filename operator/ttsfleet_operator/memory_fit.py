@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ttsfleet_operator.memory import MemoryEstimate
 
 MIN_POOL_TOKENS = 8192
+_LOWERED = ("workers", "decode_process_num", "max_total_token_num", "load_trt")  # the last varies first
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def lower_to_fit(
     estimate: Callable[[Mapping[str, object]], MemoryEstimate],
 ) -> Lowering | None:
     """The mildest lowering of values outside `fixed` with which the plan fits; None when there is none."""
-    names = ("workers", "decode_process_num", "max_total_token_num", "load_trt")
+    names = [name for name in _LOWERED if name in engine]
     choices = [[engine[name]] if name in fixed else _steps(name, engine[name]) for name in names]
     for candidate in itertools.product(*choices):
         lowered = dict(engine) | dict(zip(names, candidate, strict=True))

@@ -15,7 +15,7 @@ from ttsfleet_operator.api.hardware import HardwareClass
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.memory import MemoryEstimate, ModelShape, estimate_gpu, estimate_host, guess_shape
 from ttsfleet_operator.memory_fit import Lowering, lower_to_fit
-from ttsfleet_operator.plan_rules import guide_values, thread_values
+from ttsfleet_operator.plan_rules import GPU_ONLY, guide_values, thread_values
 from ttsfleet_operator.profiles import FP8_CAPABILITY, Profile, ProfileTable
 from ttsfleet_operator.sites import Site
 
@@ -77,7 +77,7 @@ def plan_class(service: TTSService, hardware_class: HardwareClass, table: Profil
     shape, known = guess_shape(service.spec.model.source.hint)
     warnings = [] if known else [f"the model is not a known one: memory is estimated as for {shape.name}"]
     warnings += _warnings(values, site)
-    problem = _contradiction(values, site)
+    problem = _contradiction(values, shape if known else None, site)
     values, memory, lack = _fitted(values, service, shape, site)
     return ClassPlan(
         class_name=hardware_class.name,
@@ -129,38 +129,69 @@ def _with_dependents(values: dict[str, PlannedValue], service: TTSService, site:
         for stage in ("encode", "llm", "decode"):
             name = f"threads.{stage}"
             values[name] = PlannedValue(name, threads, Origin.RESOURCES, "ompThreads")
-    pool, longest = values["max_total_token_num"], values["max_req_total_len"]
-    if longest.origin not in USER_ORIGINS and _number(longest) > _number(pool):
-        reason = f"no more than max_total_token_num {pool.value}"
-        values["max_req_total_len"] = replace(longest, value=pool.value, reason=reason)
+    return _with_consistent_lengths(values)
+
+
+def _with_consistent_lengths(values: dict[str, PlannedValue]) -> dict[str, PlannedValue]:
+    """Where a user fixed one of two related values the other follows; `_contradiction` judges two fixed ones."""
+    pairs = (
+        ("max_req_total_len", "max_total_token_num", "a request must fit the pool"),
+        ("gpt_paral_num", "batch_max_tokens", "each sequence takes one position of a step"),
+    )
+    for lesser_name, greater_name, rule in pairs:
+        lesser, greater = values[lesser_name], values[greater_name]
+        if _number(lesser) <= _number(greater):
+            continue
+        if greater.origin not in USER_ORIGINS and lesser.origin in USER_ORIGINS:
+            reason = f"{rule}: {lesser_name} is {lesser.value} ({lesser.origin})"
+            values[greater_name] = replace(greater, value=lesser.value, reason=reason)
+        elif lesser.origin not in USER_ORIGINS:
+            reason = f"{rule}: {greater_name} is {greater.value} ({greater.origin})"
+            values[lesser_name] = replace(lesser, value=greater.value, reason=reason)
     return values
 
 
-def _contradiction(values: Mapping[str, PlannedValue], site: Site) -> Problem | None:
-    """What no memory can heal: values that the device or each other exclude."""
-    quant, pool, longest = values["quant_type"], values["max_total_token_num"], values["max_req_total_len"]
-    if _number(longest) > _number(pool):
-        return Problem(
-            "InvalidPlan",
-            f"max_req_total_len {longest.value} ({longest.origin}) exceeds max_total_token_num {pool.value} "
-            f"({pool.origin}); lower the first or raise the second",
-        )
-    if site.on_gpu and quant.value == "triton-fp8w8a8-b128" and site.capability < FP8_CAPABILITY:
+def _contradiction(values: Mapping[str, PlannedValue], shape: ModelShape | None, site: Site) -> Problem | None:
+    """What no memory can heal: values that the device, the model or each other exclude."""
+    for lesser, greater in (("max_req_total_len", "max_total_token_num"), ("gpt_paral_num", "batch_max_tokens")):
+        low, high = values[lesser], values[greater]
+        if _number(low) > _number(high):
+            message = (
+                f"{lesser} {low.value} ({low.origin}) exceeds {greater} {high.value} ({high.origin}); "
+                "lower the first or raise the second"
+            )
+            return Problem("InvalidPlan", message)
+    quant = values.get("quant_type")
+    fp8 = quant is not None and quant.value == "triton-fp8w8a8-b128"
+    if site.on_gpu and quant is not None and fp8 and site.capability < FP8_CAPABILITY:
         return Problem(
             "UnsupportedQuantization",
             f"quant_type {quant.value} ({quant.origin}) needs compute capability 8.9; {site.product} has "
             f"{site.capability[0]}.{site.capability[1]}; use triton_int8weight",
         )
+    return None if shape is None else _attention_contradiction(values, shape)
+
+
+def _attention_contradiction(values: Mapping[str, PlannedValue], shape: ModelShape) -> Problem | None:
+    group = shape.query_heads // shape.kv_heads
+    for name, right in (("enable_gqa", group > 1), ("gqa_group_size", group)):
+        if name in values and values[name].value != right:
+            return Problem(
+                "InvalidPlan",
+                f"{name} {_shown(values[name].value)} contradicts the model {shape.name}, which has "
+                f"{shape.query_heads} query and {shape.kv_heads} KV heads; remove {name}, it is read from the model",
+            )
     return None
 
 
 def _warnings(values: Mapping[str, PlannedValue], site: Site) -> list[str]:
     warnings = []
     if not site.on_gpu:
-        for name, idle in (("quant_type", "none"), ("kv_cache_mode", "none"), ("load_trt", False)):
-            value = values[name]
-            if value.value != idle and value.origin in USER_ORIGINS:
+        for name, value in values.items():
+            if name in GPU_ONLY and value.value not in ("none", False):
                 warnings.append(f"{name} {_shown(value.value)} ({value.origin}) needs a GPU: no effect here")
+        if values["data_type"].value != "fp32":
+            warnings.append(f"data_type {values['data_type'].value} needs a GPU: the CPU computes in fp32")
     if site.assumed:
         warnings.append(
             f"no device was seen: memory and capability are those of profile {site.profile.name}, "

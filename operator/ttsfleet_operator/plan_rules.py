@@ -32,31 +32,48 @@ _GPU_VALUES: dict[str, Rule] = {
     "load_trt": (False, "TensorRT only where the profile has it"),
     "use_flash_attention": (True, "the guide's setting"),
     "fa_kernel_type": ("triton", "the guide's setting"),
-}
-_CPU_VALUES: dict[str, Rule] = _GPU_VALUES | {
-    "data_type": ("fp32", "the CPU computes fp32 fastest"),
-    "kv_cache_mode": ("none", "no quantised KV on the CPU"),
-    "max_total_token_num": (16384, "16 sequences of 1024 positions"),
-    "max_req_total_len": (4096, "a quarter of the pool"),
-    "gpt_paral_num": (16, "more streams than a CPU can keep up with"),
-    "batch_max_tokens": (512, "running streams stand still while more is prefilled"),
-    "decode_paral_num": (16, "as many segments as sequences"),
-    "decode_max_batch_size": (4, "the guide's decoder batch"),
-    "disable_cudagraph": (True, "no graphs without a GPU"),
-    "use_flash_attention": (False, "no fused attention without a GPU"),
-    "fa_kernel_type": ("sdpa", "no Triton without a GPU"),
-}
-_SHARED_VALUES: dict[str, Rule] = {
-    "cache_capacity": (100, "the guide's voice cache"),
-    "router_max_wait_tokens": (1, "not the guide's 512: a new request would wait seconds for its first step"),
     "trt_max_batch_size": (8, "the guide's TensorRT batch"),
     "trt_precision": ("fp16", "the guide's setting"),
     "trt_workspace_size": (1 << 30, "the guide's 1 GiB"),
 }
+_CPU_VALUES: dict[str, Rule] = {
+    "workers": (1, "more sets only take the cores from each other"),
+    "data_type": ("fp32", "the CPU computes in fp32"),
+    "max_total_token_num": (16384, "16 sequences of 1024 positions"),
+    "max_req_total_len": (4096, "a quarter of the pool"),
+    "encode_paral_num": (4, "the guide's 4 tasks in flight per encoder"),
+    "encode_max_batch_size": (8, "the guide's encoder batch"),
+    "gpt_paral_num": (16, "more streams than a CPU can keep up with"),
+    "batch_max_tokens": (512, "running streams stand still while more is prefilled"),
+    "decode_paral_num": (16, "as many segments as sequences"),
+    "decode_max_batch_size": (4, "the guide's decoder batch"),
+}
+_SHARED_VALUES: dict[str, Rule] = {
+    "cache_capacity": (100, "the guide's voice cache"),
+    "router_max_wait_tokens": (1, "not the guide's 512: a new request would wait seconds for its first step"),
+}
+GPU_ONLY = frozenset(
+    {
+        "quant_type",
+        "kv_cache_mode",
+        "graph_max_batch_size",
+        "graph_max_len_in_batch",
+        "disable_cudagraph",
+        "load_trt",
+        "trt_max_batch_size",
+        "trt_precision",
+        "trt_workspace_size",
+        "use_flash_attention",
+        "fa_kernel_type",
+    }
+)
 
 
 def guide_values(on_gpu: bool, cores: int) -> dict[str, Rule]:
-    """Every engine value that a plan has, by guide name, for a device kind and a number of cores."""
+    """Every engine value that a plan has, by guide name, for a device kind and a number of cores.
+
+    The CPU's has no value of `GPU_ONLY`: one that a user gives is passed on, and the runtime says that it is idle.
+    """
     values = (_GPU_VALUES if on_gpu else _CPU_VALUES) | _SHARED_VALUES
     encoders = max(1, min(MAX_ENCODERS, cores // 2))
     values |= {"encode_process_num": (encoders, f"cores / 2 of {cores} cores, 1 to {MAX_ENCODERS}")}

@@ -61,12 +61,12 @@ def site_of_machine(
     return None
 
 
-def site_of_profile(service: TTSService, hardware_class: HardwareClass, table: ProfileTable, cores: int) -> Site:
+def site_of_profile(service: TTSService, hardware_class: HardwareClass, table: ProfileTable) -> Site:
     """The site that a class would get in a cluster of which nothing is known: its first product's smallest variant.
 
     Raises PlanError when the class names neither a known product nor a profile nor a memory.
     """
-    cores = requested_cores(service) or cores
+    cores = requested_cores(service) or ASSUMED_CORES
     if hardware_class.gpu is None:
         return cpu_site(table, cores, 0)
     profile = _assumed_profile(hardware_class, hardware_class.gpu, table)

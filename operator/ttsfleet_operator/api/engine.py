@@ -70,6 +70,17 @@ class EngineOverrides(GuideStruct):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_step_holds_every_sequence(self) -> EngineOverrides:
+        positions, sequences = self.batch_max_tokens, self.gpt_paral_num
+        if positions is not None and sequences is not None and positions < sequences:
+            raise refuse(
+                "step_too_small",
+                f"batch_max_tokens {positions} is less than gpt_paral_num {sequences}, but each running sequence "
+                "takes one position of every step",
+            )
+        return self
+
     def given(self) -> dict[str, object]:
         """The values that the user wrote, by guide name."""
         return self.model_dump(exclude_none=True)
