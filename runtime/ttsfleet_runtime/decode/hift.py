@@ -13,7 +13,7 @@ output channels as it has phases; laid out in rows, its output needs no reorderi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from ttsfleet_runtime.decode.spectrum import ShortTransform
 from ttsfleet_runtime.decode.weights import RowConv, Weights
 
 _GAP_FRAMES = 4
+_FRAME_GRID = 8
 _SNAKE_EPS = 1e-9
 _FINAL_SLOPE = 0.01
 _MAX_MAGNITUDE = 100.0
@@ -34,20 +35,28 @@ _SAMPLE_RATE = 24000
 
 
 class _Rows:
-    """A layout of mel frames seen at a higher rate: zeroes what lies between items."""
+    """The items of a batch at one rate: rows in use, and rows between items, which must read as zero.
+
+    Buffers have `num_rows` rows; beyond `num_used` they hold no meaning.
+    """
 
     def __init__(self, layout: PackedLayout, rate: int, extra: int, device: torch.device) -> None:
         """extra: rows that each item has beyond rate * frames; the buffer has as many more."""
-        self.num_rows = layout.rows * rate + extra
         self.starts = [start * rate for start in layout.starts]
         self.lengths = [length * rate + extra for length in layout.lengths]
         ends = [start + length for start, length in zip(self.starts, self.lengths, strict=True)]
-        gaps = [torch.arange(end, begin) for end, begin in zip(ends, [*self.starts[1:], self.num_rows], strict=True)]
-        index = torch.cat(gaps)
-        self.gaps = index.to(device, non_blocking=True) if index.numel() else None
+        self.num_used = ends[-1]
+        self.num_rows = _rounded(layout.starts[-1] + layout.lengths[-1]) * rate + extra
+        gaps = [torch.arange(end, begin) for end, begin in zip(ends, self.starts[1:], strict=False)]
+        self.gaps = torch.cat(gaps).to(device, non_blocking=True) if gaps else None
 
     def zero_gaps(self, buffer: Tensor) -> Tensor:
         return buffer if self.gaps is None else buffer.index_fill_(0, self.gaps, 0.0)
+
+
+def _rounded(frames: int) -> int:
+    """Up to the grid of buffer lengths: generated code is kept per length, and lengths should come again."""
+    return -(-frames // _FRAME_GRID) * _FRAME_GRID
 
 
 class _Snake:
@@ -57,13 +66,32 @@ class _Snake:
         self.alpha = alpha
         self.inverse = 1.0 / (alpha + _SNAKE_EPS)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        s = torch.mul(x, self.alpha).sin_()
-        return torch.addcmul(x, s.mul_(s), self.inverse)
+    def __call__(self, x: Tensor, work: Tensor, out: Tensor) -> None:
+        """x, work, out: [rows, channels]; overwrites work and out."""
+        torch.mul(x, self.alpha, out=work).sin_()
+        torch.addcmul(x, work.mul_(work), self.inverse, out=out)
 
-    def apply_(self, x: Tensor) -> Tensor:
-        s = torch.mul(x, self.alpha).sin_()
-        return x.addcmul_(s.mul_(s), self.inverse)
+
+class _Margins:
+    """The input buffer of one stage's convolutions: the rows in use between margins that stay zero."""
+
+    def __init__(self, rows: _Rows, channels: int, margin: int, device: torch.device) -> None:
+        self.rows = rows
+        self.margin = margin
+        self.buffer = torch.zeros(rows.num_rows + 2 * margin, channels, device=device)
+        self.inside = self.buffer[margin : margin + rows.num_used]
+        self.work = torch.empty_like(self.inside)
+
+    def load(self, x: Tensor, activation: Callable[[Tensor, Tensor, Tensor], None]) -> _Margins:
+        """Fill with activation(x); x: [num_rows, channels]."""
+        activation(x[: self.rows.num_used], self.work, self.inside)
+        self.rows.zero_gaps(self.inside)
+        return self
+
+    def convolved(self, conv: RowConv) -> Tensor:
+        """[num_rows, channels out], each row from the rows around it."""
+        first = self.margin - conv.reach // 2
+        return conv(self.buffer[first : first + self.rows.num_rows + conv.reach])
 
 
 class _ResBlock:
@@ -79,13 +107,13 @@ class _ResBlock:
             )
             for i, dilation in enumerate(dilations)
         ]
+        self.reach = max(conv.reach // 2 for pair in self.pairs for conv in (pair[1], pair[3]))
 
-    def __call__(self, x: Tensor, rows: _Rows) -> Tensor:
-        """x: [rows, channels], kept -> a new tensor of the same shape."""
+    def __call__(self, x: Tensor, margins: _Margins) -> Tensor:
+        """x: [num_rows, channels], kept -> a new tensor of the same shape."""
         for snake1, conv1, snake2, conv2 in self.pairs:
-            y = conv1.same(rows.zero_gaps(snake1(x)))
-            y = conv2.same(rows.zero_gaps(snake2.apply_(y)))
-            x = y.add_(x)
+            y = margins.load(x, snake1).convolved(conv1)
+            x = margins.load(y, snake2).convolved(conv2).add_(x)
         return x
 
 
@@ -137,6 +165,7 @@ class HiFT:
             _fold_transposed(weights[f"ups.{i}.weight"], weights[f"ups.{i}.bias"], rate)
             for i, rate in enumerate(info.upsample_rates)
         ]
+        self._spectrum_margin = max(math.prod(info.upsample_rates[1:]) // 2, 1)
         self.source_downs = [
             weights.conv(f"source_downs.{i}", stride=math.prod(info.upsample_rates[i + 1 :]))
             for i in range(num_stages)
@@ -156,14 +185,14 @@ class HiFT:
     @torch.inference_mode()
     def f0(self, mel: Tensor) -> Tensor:
         """mel: [frames, mel_bins] -> [frames], Hz."""
-        return self._f0(mel.to(self.device, torch.float32), self._rows([mel.shape[0]], 1))
+        rows = self._levels([mel.shape[0]])[0]
+        return self._f0(self._packed([mel], rows), rows)[: mel.shape[0]]
 
     @torch.inference_mode()
     def decode(self, mel: Tensor, source: Tensor) -> Tensor:
         """mel: [frames, mel_bins], source: [480 * frames] -> waveform [480 * frames]."""
-        return self._decode(
-            mel.to(self.device, torch.float32), [source.to(self.device)], self._levels([mel.shape[0]])
-        )[0]
+        levels = self._levels([mel.shape[0]])
+        return self._decode(self._packed([mel], levels[0]), [source.to(self.device)], levels)[0]
 
     @torch.inference_mode()
     def vocode(
@@ -189,9 +218,7 @@ class HiFT:
     ) -> list[tuple[Tensor, Tensor]]:
         levels = self._levels([mel.shape[0] for mel in mels])
         frames = levels[0]
-        packed = torch.zeros(frames.num_rows, mels[0].shape[1], device=self.device)
-        for start, length, mel in zip(frames.starts, frames.lengths, mels, strict=True):
-            packed[start : start + length] = mel.to(self.device, non_blocking=True)
+        packed = self._packed(mels, frames)
         f0 = self._f0(packed, frames)
         sources = []
         for index, (noise, cache) in enumerate(zip(noises, cache_sources, strict=True)):
@@ -205,60 +232,80 @@ class HiFT:
 
     def _levels(self, lengths: Sequence[int]) -> list[_Rows]:
         """The layout at each rate: mel frames, then each stage; the last has one row more per item."""
-        layout = PackedLayout(lengths, gap=_GAP_FRAMES if len(lengths) > 1 else 0, copies=1, device="cpu")
+        layout = PackedLayout(lengths, gap=_GAP_FRAMES, copies=1, device="cpu")
         rates = [math.prod(self.info.upsample_rates[:i]) for i in range(len(self.info.upsample_rates) + 1)]
         return [_Rows(layout, rate, int(rate == rates[-1]), self.device) for rate in rates]
 
-    def _rows(self, lengths: Sequence[int], rate: int) -> _Rows:
-        return _Rows(PackedLayout(lengths, gap=0, copies=1, device="cpu"), rate, 0, self.device)
+    def _packed(self, mels: Sequence[Tensor], rows: _Rows) -> Tensor:
+        packed = torch.zeros(rows.num_rows, mels[0].shape[1], device=self.device)
+        for start, length, mel in zip(rows.starts, rows.lengths, mels, strict=True):
+            packed[start : start + length] = mel.to(self.device, non_blocking=True)
+        return packed
 
     def _f0(self, mel: Tensor, rows: _Rows) -> Tensor:
+        """mel: [num_rows, mel_bins] with zeros between and beyond items -> [num_rows], Hz."""
         x = mel
         for conv in self.f0_convs:
             x = F.elu_(conv.same(rows.zero_gaps(x)))
+            x[rows.num_used :] = 0.0
         return self.f0_classifier(x)[:, 0].abs()
 
     def _decode(self, mel: Tensor, sources: Sequence[Tensor], levels: Sequence[_Rows]) -> list[Tensor]:
+        """mel: as for `_f0`; sources: [480 * frames_i] -> waveforms [480 * frames_i]."""
         spectrum = self._source_spectrum(sources, levels[-1])
         x = self.conv_pre.same(mel)
-        for stage, up in enumerate(self.ups):
-            rows = levels[stage + 1]
-            x = F.leaky_relu_(x, self.info.lrelu_slope)
-            x = up.same(levels[stage].zero_gaps(x)).view(-1, up.weight.shape[0] // self.info.upsample_rates[stage])
-            if stage == len(self.ups) - 1:
-                x = self._reflect_left(x, rows)
-            down = self.source_downs[stage]
-            excitation = self.source_resblocks[stage](down(spectrum, down.stride // 2), rows)
-            x.add_(excitation)
-            first, *others = [block(x, rows) for block in self.resblocks[stage]]
+        for stage, rate in enumerate(self.info.upsample_rates):
+            x = self._upsample(x, stage, rate, levels)
+            rows, blocks = levels[stage + 1], self.resblocks[stage]
+            reach = max(block.reach for block in [self.source_resblocks[stage], *blocks])
+            margins = _Margins(rows, x.shape[1], reach, self.device)
+            x.add_(self.source_resblocks[stage](self._downsample(spectrum, stage, rows), margins))
+            first, *others = [block(x, margins) for block in blocks]
             for other in others:
                 first.add_(other)
-            x = first.mul_(1.0 / (1 + len(others)))
-        x = self.conv_post.same(levels[-1].zero_gaps(F.leaky_relu_(x, _FINAL_SLOPE)))
-        return self._synthesise(x, levels[-1])
-
-    def _source_spectrum(self, sources: Sequence[Tensor], rows: _Rows) -> Tensor:
-        if rows.gaps is None:
-            return self.transform.analyse(sources[0])
-        spectrum = torch.zeros(rows.num_rows, 2 * self.transform.num_bins, device=self.device)
-        for start, length, source in zip(rows.starts, rows.lengths, sources, strict=True):
-            spectrum[start : start + length] = self.transform.analyse(source)
-        return spectrum
+            x = first.mul_(1.0 / len(blocks))
+        x = self._clean(F.leaky_relu_(x, _FINAL_SLOPE), levels[-1])
+        return self._synthesise(self.conv_post.same(x), levels[-1])
 
     @staticmethod
-    def _reflect_left(x: Tensor, rows: _Rows) -> Tensor:
-        """One row more on the left of each item: the reflection of its second row."""
+    def _clean(x: Tensor, rows: _Rows) -> Tensor:
+        """Zero what lies between and beyond items, in place."""
+        x[rows.num_used :] = 0.0
+        return rows.zero_gaps(x)
+
+    def _upsample(self, x: Tensor, stage: int, rate: int, levels: Sequence[_Rows]) -> Tensor:
+        """[num_rows of the level before, channels] -> [num_rows of the stage, channels / 2]."""
+        x = self._clean(F.leaky_relu_(x, self.info.lrelu_slope), levels[stage])
+        up = self.ups[stage]
+        x = up.same(x).view(-1, up.channels_out // rate)
+        if stage < len(self.ups) - 1:
+            return x
+        rows = levels[-1]
         out = x.new_empty(rows.num_rows, x.shape[1])
         out[1:] = x
         for start in rows.starts:
-            out[start] = x[start + 1]
+            out[start] = x[start + 1]  # one row more on the left of each item: the reflection of its second
         return out
 
+    def _source_spectrum(self, sources: Sequence[Tensor], rows: _Rows) -> Tensor:
+        """[num_rows of the last level, 2 * bins] between margins for `_downsample`, zero where no item is."""
+        margin = self._spectrum_margin
+        spectrum = torch.zeros(rows.num_rows + 2 * margin, 2 * self.transform.num_bins, device=self.device)
+        for start, length, source in zip(rows.starts, rows.lengths, sources, strict=True):
+            spectrum[margin + start : margin + start + length] = self.transform.analyse(source)
+        return spectrum
+
+    def _downsample(self, spectrum: Tensor, stage: int, rows: _Rows) -> Tensor:
+        conv = self.source_downs[stage]
+        first = self._spectrum_margin - conv.stride // 2
+        return conv(spectrum[first : first + (rows.num_rows - 1) * conv.stride + conv.taps])
+
     def _synthesise(self, x: Tensor, rows: _Rows) -> list[Tensor]:
-        """x: [rows, 2 * bins], log-magnitudes then arguments of the phase's sine -> a waveform per item."""
+        """x: [num_rows, 2 * bins], log-magnitudes then arguments of the phase's sine -> a waveform per item."""
         bins = self.transform.num_bins
-        magnitude = x[:, :bins].exp().clamp_(max=_MAX_MAGNITUDE)
-        phase = x[:, bins:].sin()
+        used = x[: rows.num_used]
+        magnitude = used[:, :bins].exp().clamp_(max=_MAX_MAGNITUDE)
+        phase = used[:, bins:].sin()
         spectrum = rows.zero_gaps(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1))
         sums = self.transform.overlap_add(spectrum)
         trim = self.info.istft_n_fft // self.info.istft_hop // 2
