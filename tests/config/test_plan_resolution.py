@@ -185,6 +185,14 @@ def test_settings_that_do_not_act_yet_say_so_on_a_gpu(model: ModelInfo) -> None:
     assert all("which this version does not have" in reason for reason in reasons.values())
 
 
+def test_captured_graphs_act_on_a_gpu_as_asked(model: ModelInfo) -> None:
+    effective = resolve(config(graph_max_batch_size=16, graph_max_len_in_batch=1024), with_gpu(24), model)
+    plan = effective.plan
+    assert effective.notes == ()
+    assert (plan.disable_cudagraph, plan.graph_max_batch_size, plan.graph_max_len_in_batch) == (False, 16, 1024)
+    assert resolve(config(disable_cudagraph=True), with_gpu(24), model).plan.disable_cudagraph
+
+
 def test_switching_off_what_is_off_needs_no_note(model: ModelInfo) -> None:
     values = config(load_trt=False, disable_cudagraph=True, quant_type="none", use_flash_attention=False)
     assert resolve(values, LAPTOP, model).notes == ()

@@ -13,9 +13,8 @@ from pydantic import Field
 from ttsfleet_runtime.config.parameter import Parameter, Settings
 
 _KERNELS = "the CUDA backend's quantised kernels, which this version does not have"
-_GRAPHS = "the CUDA backend's captured LLM step, which this version does not have"
 _TENSORRT = "the TensorRT engine of the flow estimator, which this version does not have"
-_ATTENTION = "the Triton attention kernels, which this version does not have"
+_ATTENTION = "the Triton attention kernels, which this version does not have; PyTorch's own attention runs"
 
 
 class NumericSettings(Settings):
@@ -24,11 +23,11 @@ class NumericSettings(Settings):
     data_type: Annotated[
         Literal["fp32", "fp16", "bf16"] | None,
         Parameter(
-            meaning="type of weights and activations",
+            meaning="type of the LLM's weights and activations; flow and vocoder compute in fp32",
             default="GPU: bf16 from compute capability 8.0, else fp32; CPU: fp32",
-            acts_on="llm, decode",
+            acts_on="llm",
             guide="FP16",
-            gpu="fp16 and bf16 halve memory; the flow overflows in plain fp16, so bf16 is the better half type",
+            gpu="fp16 and bf16 halve the LLM's memory and its time per step",
         ),
     ] = None
     quant_type: Annotated[
@@ -84,11 +83,10 @@ class AccelerationSettings(Settings):
         bool | None,
         Parameter(
             meaning="run every LLM step kernel by kernel instead of replaying a captured graph",
-            default="false",
+            default="false on a GPU; the CPU has no graphs",
             acts_on="llm",
             guide="false",
             gpu="graphs take the launch overhead out of a step",
-            pending=_GRAPHS,
         ),
     ] = None
     graph_max_batch_size: Annotated[
@@ -103,7 +101,6 @@ class AccelerationSettings(Settings):
             recommended=(4, 128),
             reason="a larger batch runs without a graph; each captured size costs start-up time and memory",
             gpu="batches up to this size replay a graph",
-            pending=_GRAPHS,
         ),
     ] = None
     graph_max_len_in_batch: Annotated[
@@ -116,7 +113,6 @@ class AccelerationSettings(Settings):
             unit="tokens",
             guide="512",
             gpu="contexts up to this length replay a graph",
-            pending=_GRAPHS,
         ),
     ] = None
     load_trt: Annotated[
@@ -173,17 +169,18 @@ class AccelerationSettings(Settings):
         bool | None,
         Parameter(
             meaning="fused attention instead of separate matrix products",
-            default="true on a GPU, false on the CPU",
+            default="false: PyTorch chooses its kernel",
             acts_on="llm",
             guide="true",
             gpu="no score matrix in memory",
+            pending=_ATTENTION,
         ),
     ] = None
     fa_kernel_type: Annotated[
         Literal["triton", "sdpa"] | None,
         Parameter(
             meaning="who provides the fused attention: own Triton kernels, or PyTorch (sdpa)",
-            default="triton",
+            default="sdpa",
             acts_on="llm",
             guide="triton",
             gpu="chooses the kernel",

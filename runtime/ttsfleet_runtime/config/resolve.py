@@ -33,10 +33,13 @@ _INERT: dict[str, object] = {
     "quant_type": "none",
     "custom_cfg_path": "",
     "kv_cache_mode": "none",
-    "disable_cudagraph": True,
     "load_trt": False,
+    "use_flash_attention": False,
     "fa_kernel_type": "sdpa",
 }
+
+# What the CPU runs whatever is asked: it has no graphs to capture.
+_CPU_ONLY: dict[str, object] = {"disable_cudagraph": True}
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,10 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
     notes = range_warnings(config, machine)
     values["data_type"], data_type_notes = choose_data_type(config, machine)
     notes += data_type_notes
-    values |= _attention_values(config, device, model.llm)
+    values |= _attention_values(model.llm)
     values |= _INERT
+    if device == "cpu":
+        values |= _CPU_ONLY
     notes += _unhonoured(config, device)
     lengths, length_notes = _lengths(config, machine, model, values, device)
     values |= lengths
@@ -125,33 +130,26 @@ def _stage_values(config: EngineConfig, machine: Machine, device: str) -> dict[s
         "decode_max_batch_size": 8 if on_gpu else 4,
     }
     special = {*_INERT, "data_type", "model_dir", "voices_dir", "cache_dir", "device", "numa_node", "schema_version"}
-    special |= {"max_total_token_num", "max_req_total_len", "use_flash_attention", "enable_gqa", "gqa_group_size"}
+    special |= {"max_total_token_num", "max_req_total_len", "enable_gqa", "gqa_group_size"}
     return defaults | {k: v for k, v in _given(config, EnginePlan.model_fields).items() if k not in special}
 
 
-def _attention_values(config: EngineConfig, device: str, llm: LLMInfo) -> dict[str, object]:
+def _attention_values(llm: LLMInfo) -> dict[str, object]:
     group = llm.num_heads // llm.num_kv_heads
-    flash = device != "cpu" and config.use_flash_attention is not False
-    return {"use_flash_attention": flash, "enable_gqa": group > 1, "gqa_group_size": group}
+    return {"enable_gqa": group > 1, "gqa_group_size": group}
 
 
 def _unhonoured(config: EngineConfig, device: str) -> list[Note]:
     """A note for each asked value that needs a GPU which is not there, or code which this version does not have."""
     values = asked(config)
+    forced = _INERT | {"enable_kv_cache_quant": False} | (_CPU_ONLY if device == "cpu" else {})
     notes = []
     for setting in settings():
         parameter, path = setting.parameter, setting.path
         if path not in values or path == "data_type" or not parameter.gpu:
             continue
         value = values[path]
-        if path == "enable_kv_cache_quant":
-            effective: object = False
-        elif path == "use_flash_attention":
-            effective = device != "cpu" and value
-        else:
-            effective = _INERT.get(path, value)
-        acts_as_asked = effective == value and (path in _INERT or isinstance(value, bool))
-        if acts_as_asked:
+        if path in forced and forced[path] == value:
             continue
         if device == "cpu":
             reason = f"needs a GPU ({parameter.gpu}); this plan runs on the CPU"
@@ -159,7 +157,7 @@ def _unhonoured(config: EngineConfig, device: str) -> list[Note]:
             reason = f"accepted; acts with {parameter.pending}"
         else:
             continue
-        notes.append(Note(path, value, effective, reason))
+        notes.append(Note(path, value, forced.get(path, value), reason))
     return notes
 
 
