@@ -30,6 +30,12 @@ _REPAIRS = (
 )
 """Common spellings without a path in wetext's English tagger, and equivalents that have one."""
 
+_LEFT_OVER = str.maketrans({"²": " squared", "³": " cubed"})
+"""Exponents that are not part of a unit, which wetext reads."""
+
+_THOUSANDS = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+"""Spaces that group digits; wetext takes only commas."""
+
 _JOINERS = "\u200c\u200d"
 
 
@@ -45,11 +51,13 @@ class Verbalizer:
         self._keep_quirks = keep_quirks
 
     def __call__(self, text: str, language: Language) -> str:
-        text = clean_text(text, keep_newlines=language == "zh")
+        text = clean_text(_THOUSANDS.sub("", text), keep_newlines=language == "zh")
         if language == "en":
             for pattern, replacement in _REPAIRS:
                 text = pattern.sub(replacement, text)
-        return "".join(self._verbalize(piece, language) + separator for piece, separator in _pieces(text)).strip()
+        pieces = (self._verbalize(piece, language) + separator for piece, separator in _pieces(text))
+        spoken = "".join(pieces).strip()
+        return spoken.translate(_LEFT_OVER) if language == "en" else spoken
 
     def _verbalize(self, text: str, language: Language) -> str:
         if not text.strip():
