@@ -41,7 +41,7 @@ docs: install-dev ## write the generated documents
 	$(BIN)/python -m ttsfleet_runtime.config.table > docs/engine-parameters.md
 
 bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=...)
-	$(BIN)/ttsfleet bench -f examples/ttsservice-tiny.yaml $(BENCH_ARGS)
+	tools/bench $(BENCH_ARGS)
 
 soak: install-dev ## 1,000 mixed requests, then look for leaks (SOAK_ARGS=...)
 	$(BIN)/python tests/tools/soak.py $(SOAK_ARGS)
