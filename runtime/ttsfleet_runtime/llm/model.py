@@ -17,6 +17,7 @@ from torch import Tensor
 from ttsfleet_runtime.checkpoint.bundle import LLMInfo
 from ttsfleet_runtime.llm.attention import KVShape, Segment, attend
 from ttsfleet_runtime.llm.linear import Linear, make_linear
+from ttsfleet_runtime.llm.rotary import make_rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,26 @@ class SpeechLM:
             head_dim=info.head_dim,
             block_size=block_size,
         )
+        self._rotary = make_rotary(
+            info.num_heads + info.num_kv_heads,
+            info.head_dim,
+            info.rope_theta,
+            max_rows,
+            self.device,
+            self.dtype,
+        )
         self._layers = [self._layer(weights, f"layers.{index}.") for index in range(info.num_layers)]
         self._norm = weights["norm.weight"]
         self._head = make_linear(weights["head.weight"], weights.get("head.bias"))
         self._epsilon = torch.tensor(info.rms_norm_eps, dtype=torch.float32, device=self.device)
-        self._cos, self._sin = _rotary_tables(info, max_rows, self.device, self.dtype)
 
-    @staticmethod
-    def _layer(weights: Mapping[str, Tensor], prefix: str) -> _Layer:
+    def _layer(self, weights: Mapping[str, Tensor], prefix: str) -> _Layer:
         return _Layer(
             input_norm=weights[prefix + "input_norm.weight"],
-            qkv=make_linear(weights[prefix + "qkv.weight"], weights[prefix + "qkv.bias"]),
+            qkv=make_linear(
+                self._rotary.arrange(weights[prefix + "qkv.weight"]),
+                self._rotary.arrange(weights[prefix + "qkv.bias"]),
+            ),
             o=make_linear(weights[prefix + "o.weight"], None),
             post_norm=weights[prefix + "post_norm.weight"],
             gate_up=make_linear(weights[prefix + "gate_up.weight"], None),
@@ -83,19 +93,13 @@ class SpeechLM:
         """
         info = self.info
         num_rows = row_ids.shape[0]
-        num_rotated = info.num_heads + info.num_kv_heads
         q_size = info.num_heads * info.head_dim
-        rotated_size = num_rotated * info.head_dim
-        half = info.head_dim // 2
-        cos = self._cos.index_select(0, positions)
-        sin = self._sin.index_select(0, positions)
+        factors = self._rotary.select(positions)
         residual = self.embed(row_ids)
         attended = torch.zeros((num_rows, q_size), dtype=self.dtype, device=self.device)
         for layer, layer_cache in zip(self._layers, cache, strict=True):
             qkv = layer.qkv(self._rms_norm(residual, layer.input_norm))
-            rotated = qkv[:, :rotated_size].view(num_rows, num_rotated, 2, half)
-            swapped = rotated.flip(2).mul_(sin)
-            rotated.mul_(cos).add_(swapped)
+            self._rotary.turn(qkv, factors)
             layer_cache.view(-1, self.kv_shape.row_size).index_copy_(0, slot_mapping, qkv[:, q_size:])
             attend(qkv[:, :q_size], layer_cache, segments, self.kv_shape, attended)
             residual = residual.add_(layer.o(attended))
@@ -115,14 +119,3 @@ class SpeechLM:
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         scale = torch.addcmul(self._epsilon, norm, norm, value=1.0 / x.shape[1]).rsqrt_()
         return (x * scale).mul_(weight)
-
-
-def _rotary_tables(info: LLMInfo, max_rows: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and signed sin, [max_rows, 1, 2, head_dim / 2]: rotated = x * cos + (halves of x swapped) * sin."""
-    half = info.head_dim // 2
-    exponents = torch.arange(half, dtype=torch.float32) / half
-    angles = torch.arange(max_rows, dtype=torch.float32)[:, None] / (info.rope_theta**exponents)
-    cos, sin = angles.cos(), angles.sin()
-    cos = torch.stack((cos, cos), dim=1)[:, None]
-    sin = torch.stack((-sin, sin), dim=1)[:, None]
-    return cos.to(device, dtype), sin.to(device, dtype)
