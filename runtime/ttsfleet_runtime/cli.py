@@ -186,10 +186,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ttsfleet_runtime.config import locations
     from ttsfleet_runtime.verify import runner
 
-    arguments.cache = arguments.cache or locations.cache_dir(os.environ)
     return runner.run(arguments)
 
 
