@@ -1,0 +1,163 @@
+"""The HTTP process: one event loop, one listening socket inherited from the router, no model.
+
+    python -m ttsfleet_runtime.server.worker --identity http-0 --run-dir DIR --plan FILE --bundle DIR --fd N \\
+        --parent PID [--api-key-file FILE]
+
+Ends with status 0 on SIGTERM or the router's Shutdown (running streams first, within `server.drain_seconds`), and by
+itself after `server.max_requests` requests plus a random part of `max_requests_jitter`: it tells the router, goes on
+until its successor accepts, then finishes what runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
+from ttsfleet_runtime.config.plan import EnginePlan, read_plan
+from ttsfleet_runtime.errors import ConfigError, ErrorInfo, TTSFleetError, UnavailableError
+from ttsfleet_runtime.messages import GetStatus, Hello, Retiring
+from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
+from ttsfleet_runtime.server.access import WorkerLoad
+from ttsfleet_runtime.server.app import create_app
+from ttsfleet_runtime.server.listener import Listener, bound_dead_clients, listener_config
+from ttsfleet_runtime.server.router_client import RouterClient
+
+logger = logging.getLogger(__name__)
+
+_SUCCESSOR_POLLS = 100
+_SUCCESSOR_POLL_SECONDS = 0.2
+_SHUTTING_DOWN = ErrorInfo(
+    code=UnavailableError.code,
+    message="the server is shutting down and the request did not end in time; try again",
+    status=UnavailableError.status,
+    retry_after_seconds=2.0,
+)
+
+
+class Worker:
+    """One HTTP process from its first to its last request."""
+
+    def __init__(self, identity: str, run_dir: Path, plan: EnginePlan, model: ModelInfo, api_key: str | None) -> None:
+        self._plan = plan.server
+        self._client = RouterClient(identity, run_dir)
+        self._load = WorkerLoad()
+        self._load.on_ended = self._count
+        self._retire_after = retire_after(self._plan.max_requests, self._plan.max_requests_jitter)
+        self._retirement: asyncio.Task[None] | None = None
+        app = create_app(self._client, plan, model, api_key, self._load)
+        self._listener = Listener(
+            listener_config(app, self._plan),
+            self._plan,
+            on_ready=self._say_hello,
+            fail_running=lambda: self._client.fail_all(_SHUTTING_DOWN),
+        )
+
+    async def run(self, listening: socket.socket) -> None:
+        """Serve until retired or shut down."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._client.shutdown_asked.set)
+        await self._client.start()
+        shutdown = asyncio.create_task(self._await_shutdown())
+        try:
+            await self._listener.serve([listening])
+        finally:
+            for task in (shutdown, self._retirement):
+                if task is not None:
+                    task.cancel()
+            await self._client.close()
+
+    def _say_hello(self) -> None:
+        self._client.send(Hello(identity=self._client.identity, pid=os.getpid()))
+
+    async def _await_shutdown(self) -> None:
+        await self._client.shutdown_asked.wait()
+        logger.info("shutting down: %d requests running", self._load.running)
+        self._load.retiring = True
+        self._listener.stop(retiring=False)
+
+    def _count(self, ended: int) -> None:
+        if self._retire_after is not None and ended >= self._retire_after and self._retirement is None:
+            self._retirement = asyncio.create_task(self._retire(ended))
+
+    async def _retire(self, ended: int) -> None:
+        """Hand over to a successor, then stop accepting."""
+        logger.info("retiring after %d requests", ended)
+        self._client.send_if_connected(Retiring(identity=self._client.identity))
+        for _ in range(_SUCCESSOR_POLLS):
+            if await self._successor_is_ready():
+                break
+            await asyncio.sleep(_SUCCESSOR_POLL_SECONDS)
+        self._load.retiring = True
+        self._listener.stop(retiring=True)
+
+    async def _successor_is_ready(self) -> bool:
+        """Whether an HTTP process that started after this one accepts connections, as the router sees it."""
+        try:
+            status = json.loads((await self._client.call(GetStatus)).text or "{}")
+        except TTSFleetError:
+            return True
+        own = _number(self._client.identity)
+        processes = status.get("processes", {})
+        return any(
+            name.startswith("http-") and _number(name) > own and state.get("ready")
+            for name, state in processes.items()
+        )
+
+
+def retire_after(max_requests: int, jitter: int) -> int | None:
+    """After how many requests a worker retires; None = never (`max_requests: 0`)."""
+    return max_requests + random.randint(0, jitter) if max_requests > 0 else None
+
+
+def _number(identity: str) -> int:
+    tail = identity.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else -1
+
+
+def read_api_key(path: Path) -> str:
+    """The key in a file, without surrounding white space. Raises ConfigError for an empty file: it would match."""
+    key = path.read_text(encoding="utf-8").strip()
+    if not key:
+        raise ConfigError(f"{path}: the API key file is empty")
+    return key
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="ttsfleet_runtime.server.worker", description=__doc__)
+    parser.add_argument("--identity", required=True)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--api-key-file", type=Path)
+    args = parser.parse_args(argv)
+    die_with_parent(args.parent)
+    ignore_interrupt()
+    configure_logging(args.identity)
+    plan = read_plan(args.plan)
+    listening = socket.socket(fileno=args.fd)
+    bound_dead_clients(listening, plan.server)
+    api_key = None if args.api_key_file is None else read_api_key(args.api_key_file)
+    model = read_model_info(args.bundle)
+
+    async def serve() -> None:
+        await Worker(args.identity, args.run_dir, plan, model, api_key).run(listening)
+
+    uvloop.run(serve())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
