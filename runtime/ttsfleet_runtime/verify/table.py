@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ttsfleet_runtime.verify.compare import Check
@@ -42,20 +43,20 @@ def _add_rows(table: Table, result: Result) -> None:
     style = _STYLES[result.outcome]
     seconds = f"{result.seconds:.1f}" if result.seconds else ""
     if not shown:
-        table.add_row(result.name, "", result.note, "", f"[{style}]{result.outcome}[/]", seconds)
+        table.add_row(result.name, "", escape(result.note), "", f"[{style}]{result.outcome}[/]", seconds)
         return
     for index, check in enumerate(shown):
         first = index == 0
         table.add_row(
             result.name if first else "",
             check.output,
-            check.measured,
+            escape(check.measured),
             check.limit,
             f"[{style}]{result.outcome}[/]" if first else "",
             seconds if first else "",
         )
     if result.note:
-        table.add_row("", "", f"[dim]{result.note}[/]", "", "", "")
+        table.add_row("", "", f"[dim]{escape(result.note)}[/]", "", "", "")
 
 
 def _shown(result: Result) -> list[Check]:
