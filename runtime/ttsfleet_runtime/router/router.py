@@ -462,4 +462,5 @@ def _thread_environment(num_threads: int) -> dict[str, str]:
         "MKL_NUM_THREADS": str(num_threads),
         "OPENBLAS_NUM_THREADS": str(num_threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "RAYON_NUM_THREADS": str(num_threads),
     }
