@@ -78,7 +78,7 @@ def test_empty_file_asks_for_nothing(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "too small": ("encode_process_num: 0", "encode_process_num = 0 is refused; allowed: an integer from 1 to 256"),
+    "too small": ("encode_process_num: 0", "encode_process_num = 0 is refused; allowed: an integer from 1 to 64"),
     "text for a number": ("workers: three", "workers = 'three' is refused; allowed: an integer"),
     "quoted number": ("workers: '3'", "workers = '3' is refused"),
     "fraction for a count": ("workers: 1.5", "workers = 1.5 is refused"),

@@ -91,7 +91,7 @@ class AccelerationSettings(Settings):
     ] = None
     graph_max_batch_size: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=512),
         Parameter(
             meaning="largest batch with a captured graph",
             default="8",
@@ -105,7 +105,7 @@ class AccelerationSettings(Settings):
     ] = None
     graph_max_len_in_batch: Annotated[
         int | None,
-        Field(ge=1, le=16_777_216),
+        Field(ge=64, le=32_768),
         Parameter(
             meaning="longest context with a captured graph",
             default="512",
@@ -128,7 +128,7 @@ class AccelerationSettings(Settings):
     ] = None
     trt_max_batch_size: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=256),
         Parameter(
             meaning="largest batch of the TensorRT engine",
             default="8",

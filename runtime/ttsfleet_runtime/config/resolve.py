@@ -26,7 +26,6 @@ from ttsfleet_runtime.config.plan import (
 from ttsfleet_runtime.errors import ConfigError
 
 DataType = Literal["fp32", "fp16", "bf16"]
-MODEL_CONTEXT_TOKENS = 32_768  # positions that the Qwen2 language model was built for
 
 # What really runs in this version instead of a setting that is accepted but does not act yet.
 _INERT: dict[str, object] = {
@@ -168,10 +167,6 @@ def _lengths(
     notes: list[Note] = []
     on_gpu = device != "cpu"
     longest = config.max_req_total_len
-    if longest is not None and longest > MODEL_CONTEXT_TOKENS:
-        reason = f"the language model was built for {MODEL_CONTEXT_TOKENS} positions"
-        notes.append(Note("max_req_total_len", longest, MODEL_CONTEXT_TOKENS, reason))
-        longest = MODEL_CONTEXT_TOKENS
     engines = _int(values["workers"]) * len(model.styles)
     token_bytes = sizing.kv_bytes_per_token(model.llm, str(values["data_type"]))
     memory = sizing.memory_of(machine, device)
@@ -188,7 +183,7 @@ def _lengths(
             notes.append(Note("max_req_total_len", longest, total, "the KV cache that fits holds no more"))
             longest = total
     _refuse_too_large(total, token_bytes, engines, memory)
-    rule = MODEL_CONTEXT_TOKENS if on_gpu else 4096
+    rule = 32_768 if on_gpu else 4096
     return {"max_total_token_num": total, "max_req_total_len": min(longest or rule, total)}, notes
 
 

@@ -56,7 +56,7 @@ class ServerSettings(Settings):
     ] = None
     worker_connections: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=100_000),
         Parameter(
             meaning="open requests per HTTP process; beyond them 429",
             default="1000",
@@ -67,7 +67,7 @@ class ServerSettings(Settings):
     ] = None
     max_requests: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=1_000_000_000),
         Parameter(
             meaning="requests after which an HTTP process is replaced, without cutting a stream; 0 never",
             default="10000",
@@ -78,7 +78,7 @@ class ServerSettings(Settings):
     ] = None
     max_requests_jitter: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=1_000_000),
         Parameter(
             meaning="random addition to max_requests, so that processes are not replaced together",
             default="1000",
@@ -89,7 +89,7 @@ class ServerSettings(Settings):
     ] = None
     timeout: Annotated[
         float | None,
-        Field(gt=0, le=86_400),
+        Field(ge=1, le=86_400),
         Parameter(
             meaning="deadline of a request, from arrival to the last byte",
             default="300",
@@ -113,7 +113,7 @@ class ServerSettings(Settings):
     ] = None
     ws_max_size: Annotated[
         int | None,
-        Field(ge=1024),
+        Field(ge=1024, le=1_073_741_824),
         Parameter(
             meaning="largest WebSocket message",
             default="16777216",
@@ -124,12 +124,12 @@ class ServerSettings(Settings):
     ] = None
     ws_ping_interval: Annotated[
         float | None,
-        Field(gt=0),
+        Field(ge=1, le=3600),
         Parameter(meaning="time between WebSocket pings", default="20", acts_on="server", unit="seconds", guide="20"),
     ] = None
     ws_ping_timeout: Annotated[
         float | None,
-        Field(gt=0),
+        Field(ge=1, le=3600),
         Parameter(
             meaning="wait for a WebSocket pong before the connection is given up",
             default="20",

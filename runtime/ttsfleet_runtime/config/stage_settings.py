@@ -14,7 +14,7 @@ class EncodeSettings(Settings):
 
     encode_process_num: Annotated[
         int | None,
-        Field(ge=1, le=256),
+        Field(ge=1, le=64),
         Parameter(
             meaning="encoder processes; they run on the CPU",
             default="cores / 2, from 1 to 8",
@@ -25,7 +25,7 @@ class EncodeSettings(Settings):
     ] = None
     encode_paral_num: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=256),
         Parameter(
             meaning="tasks that each encoder keeps in flight",
             default="4",
@@ -38,7 +38,7 @@ class EncodeSettings(Settings):
     ] = None
     encode_max_batch_size: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=256),
         Parameter(
             meaning="prompts that one encoder runs through the ONNX models together, at most",
             default="8",
@@ -51,7 +51,7 @@ class EncodeSettings(Settings):
     ] = None
     cache_capacity: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=100_000),
         Parameter(
             meaning="voice entries kept by content hash; the least recently used leaves first",
             default="100",
@@ -67,7 +67,7 @@ class LLMSettings(Settings):
 
     gpt_paral_num: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=4096),
         Parameter(
             meaning="sequences that one LLM engine runs at the same time, at most",
             default="100 on a GPU; 16 on the CPU",
@@ -80,7 +80,7 @@ class LLMSettings(Settings):
     ] = None
     batch_max_tokens: Annotated[
         int | None,
-        Field(ge=1, le=16_777_216),
+        Field(ge=64, le=1_048_576),
         Parameter(
             meaning="positions that one LLM step computes, prefill chunks and running sequences together, at most",
             default="8192 on a GPU; 512 on the CPU",
@@ -93,7 +93,7 @@ class LLMSettings(Settings):
     ] = None
     router_max_wait_tokens: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=4096),
         Parameter(
             meaning="LLM steps between two looks at the waiting requests, at most",
             default="1",
@@ -106,7 +106,7 @@ class LLMSettings(Settings):
     ] = None
     max_total_token_num: Annotated[
         int | None,
-        Field(ge=1, le=16_777_216),
+        Field(ge=256, le=16_777_216),
         Parameter(
             meaning="positions that the KV cache of one LLM engine holds, all its sequences together",
             default="65536 on a GPU, 1024 per sequence of gpt_paral_num on the CPU, both bounded by memory",
@@ -117,10 +117,10 @@ class LLMSettings(Settings):
     ] = None
     max_req_total_len: Annotated[
         int | None,
-        Field(ge=1, le=16_777_216),
+        Field(ge=128, le=32_768),
         Parameter(
-            meaning="positions of one sequence: prompt, text and speech tokens together",
-            default="32768 on a GPU, 4096 on the CPU; never above the model's 32768 or max_total_token_num",
+            meaning="positions of one sequence: prompt, text and speech tokens; the language model knows 32768",
+            default="32768 on a GPU, 4096 on the CPU, and no more than max_total_token_num",
             acts_on="llm",
             unit="tokens",
             guide="32768",
@@ -158,7 +158,7 @@ class DecodeSettings(Settings):
     ] = None
     decode_paral_num: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=1024),
         Parameter(
             meaning="segments that one decoder advances in turn; others wait in its queue",
             default="64 on a GPU, 16 on the CPU",
@@ -171,7 +171,7 @@ class DecodeSettings(Settings):
     ] = None
     decode_max_batch_size: Annotated[
         int | None,
-        Field(ge=1, le=65_536),
+        Field(ge=1, le=256),
         Parameter(
             meaning="segments in one batch of flow or vocoder, at most",
             default="8 on a GPU, 4 on the CPU",
