@@ -224,11 +224,16 @@ class HiFT:
         for index, (noise, cache) in enumerate(zip(noises, cache_sources, strict=True)):
             start = frames.starts[index]
             item_f0 = f0[start : start + frames.lengths[index]]
-            source = self.source(item_f0, noise.to(self.device, non_blocking=True))
-            if cache is not None:
-                source[: cache.shape[0]] = cache.to(self.device, non_blocking=True)
-            sources.append(source)
+            sources.append(self._excitation(item_f0, noise, cache))
         return list(zip(self._decode(packed, sources, levels), sources, strict=True))
+
+    def _excitation(self, f0: Tensor, noise: Tensor, cache: Tensor | None) -> Tensor:
+        if cache is not None and cache.shape[0] == noise.shape[0]:
+            return cache.to(self.device, copy=True)
+        source = self.source(f0, noise.to(self.device, non_blocking=True))
+        if cache is not None:
+            source[: cache.shape[0]] = cache.to(self.device, non_blocking=True)
+        return source
 
     def _levels(self, lengths: Sequence[int]) -> list[_Rows]:
         """The layout at each rate: mel frames, then each stage; the last has one row more per item."""

@@ -7,7 +7,7 @@ those frames kept (the excitation must not jump there), and with the audio of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -95,19 +95,3 @@ def resample_mel(mel: Tensor, speed: float) -> Tensor:
     frames = max(1, int(mel.shape[0] / speed))
     resampled = F.interpolate(mel.T[None], size=frames, mode="linear", align_corners=False)
     return resampled[0].T.contiguous()
-
-
-def push_all(
-    hift: HiFT,
-    streams: Sequence[StreamVocoder],
-    mels: Sequence[Tensor],
-    noise_fns: Sequence[NoiseFunction],
-    finals: Sequence[bool],
-) -> list[Tensor]:
-    """`push` for several streams with one vocoder call."""
-    calls = [stream.prepare(mel, fn) for stream, mel, fn in zip(streams, mels, noise_fns, strict=True)]
-    results = hift.vocode([c.mel for c in calls], [c.noise for c in calls], [c.cache_source for c in calls])
-    return [
-        stream.accept(call, waveform, source, final=final)
-        for stream, call, (waveform, source), final in zip(streams, calls, results, finals, strict=True)
-    ]
