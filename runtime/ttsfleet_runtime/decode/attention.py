@@ -29,13 +29,15 @@ class PackedAttention:
         head_dim: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
+        padded: bool | None = None,
     ) -> None:
+        """padded: one padded call, or sequence by sequence; None = what suits the device."""
         self.layout = layout
         self.streaming = tuple(streaming)
         self.chunk = chunk
         self.num_heads = num_heads
         self.head_dim = head_dim
-        self.padded = torch.device(device).type != "cpu"
+        self.padded = torch.device(device).type != "cpu" if padded is None else padded
         self._out = torch.zeros(layout.rows, num_heads * head_dim, device=device, dtype=dtype)
         if self.padded:
             self._index, self._mask, self._source = self._padding(torch.device(device))
