@@ -2,7 +2,7 @@
 
 The rule is unit gain: a weight has standard deviation 1/sqrt(inputs), so each layer keeps the variance of what it
 gets; branches that are added to a residual stream are smaller by their number; norms are the identity. The vocoder's
-f0 lies near 150 Hz and its spectrum is quiet, so that the waveform is noise within [-1, 1], not clipping.
+f0 lies near 150 Hz and its spectrum is moderate, so that the waveform is noise within [-1, 1], not clipping.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def random_hift(info: HiFTInfo, mel_bins: int, generator: torch.Generator, dtype
     state["f0_predictor.classifier.weight"] *= _F0_STD_HZ
     state["f0_predictor.classifier.bias"].fill_(_MEAN_F0_HZ)
     bins = info.istft_n_fft // 2 + 1
-    state["conv_post.bias"][:bins] = -3.0  # log magnitude
+    state["conv_post.bias"][:bins] = 1.0  # log magnitude: rms near 0.01, as loud as soft speech
     return state
 
 
