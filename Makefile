@@ -44,11 +44,11 @@ bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=
 	tools/bench $(BENCH_ARGS)
 
 soak: install-dev ## 1,000 mixed requests, then look for leaks (SOAK_ARGS=...)
-	$(BIN)/python tests/tools/soak.py $(SOAK_ARGS)
+	$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
 
 wer: ## word error rate through the HTTP API, by a speech recogniser (WER_ARGS=...)
 	@tools/install asr
-	$(BIN)/python tests/tools/wer.py $(WER_ARGS)
+	$(BIN)/python benchmarks/wer.py $(WER_ARGS)
 
 verify: install-dev ## the golden cases through the production code (GOLDENS=DIR)
 	$(BIN)/ttsfleet-runtime verify --goldens $(or $(GOLDENS),tests/goldens)

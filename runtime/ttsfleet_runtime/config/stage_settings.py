@@ -40,10 +40,10 @@ class EncodeSettings(Settings):
         int | None,
         Field(ge=1, le=256),
         Parameter(
-            meaning="prompts that one encoder runs through the ONNX models together, at most",
+            meaning="texts that one encoder tokenises together, at most",
             default="8",
             acts_on="encode",
-            unit="prompts",
+            unit="texts",
             guide="8; range 4–16",
             recommended=(4, 16),
             reason="memory grows with the batch, and a prompt waits for its slowest neighbour",

@@ -17,6 +17,7 @@ from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
 from ttsfleet_runtime.checkpoint.cached import ensure_bundle
 from ttsfleet_runtime.config.engine import EngineConfig
 from ttsfleet_runtime.config.machine import detect_machine
+from ttsfleet_runtime.config.report import note_as_line
 from ttsfleet_runtime.config.resolve import Effective, choose_data_type, resolve
 from ttsfleet_runtime.process import configure_logging
 from ttsfleet_runtime.router.router import Router
@@ -35,13 +36,13 @@ def run(config: EngineConfig, api_key: str | None) -> int:
     configure_logging("router")
     assert config.model_dir is not None
     assert config.cache_dir is not None
-    machine = detect_machine()
+    machine = detect_machine(config.device or "auto")
     data_type, _ = choose_data_type(config, machine)
     bundle_dir = ensure_bundle(config.model_dir, Path(config.cache_dir), dtype=data_type)
     model = read_model_info(bundle_dir)
     effective = resolve(config, machine, model)
     for note in effective.notes:
-        logger.info("%s: asked %s, effective %s: %s", note.field, note.asked, note.effective, note.reason)
+        logger.info("%s", note_as_line(note))
     run_dir = Path(tempfile.mkdtemp(prefix="ttsfleet-", dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None))
     try:
         return uvloop.run(_serve(effective, model, bundle_dir, run_dir, api_key))
