@@ -11,9 +11,7 @@ from ttsfleet_runtime.verify.runner import Outcome, Runner, Selection, load_case
 
 GOLDENS_DIR = Path(__file__).resolve().parent.parent / "goldens"
 SELECTION = Selection(model_version=2)
-ENTRIES = [
-    entry for entry in read_manifest(GOLDENS_DIR) if SELECTION.wants(entry) and not SELECTION.reason_not_to_run(entry)
-]
+ENTRIES = [entry for entry in read_manifest(GOLDENS_DIR) if not SELECTION.reason_not_to_run(entry)]
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,16 @@ def test_table_shows_the_error_beside_its_tolerance(goldens: Write, capsys: pyte
     assert "1 passed, 1 FAILED, 2 not run" in printed
 
 
+def test_cases_that_are_not_selected_are_counted_as_not_run(
+    goldens: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(goldens(GOOD, WRONG, VERSION_3), "--cases", "case0") == 0
+    printed = capsys.readouterr().out
+    assert "2 others" in printed
+    assert "not selected" in printed
+    assert "1 passed, 2 not run" in printed
+
+
 def test_case_that_raises_fails_alone(
     goldens: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,8 +73,9 @@ def ensure_bundle(model_dir: str | Path, cache_dir: Path, *, dtype: DType, progr
         except BaseException:
             process.terminate()
             raise
-    if process.returncode == 0 and tail:
-        return Path(tail[-1])
+    made = find_bundle(model_dir, cache_dir, dtype=dtype)
+    if process.returncode == 0 and made is not None:
+        return made
     raise CheckpointError(
         f"converting {model_dir} failed (exit status {process.returncode}): " + "\n".join(tail),
         param="model_dir",

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ttsfleet_runtime.verify.compare import Check
-from ttsfleet_runtime.verify.runner import Outcome, Result
+from ttsfleet_runtime.verify.runner import NOT_SELECTED, Outcome, Result
 
 _STYLES = {
     Outcome.PASSED: "green",
@@ -22,7 +22,7 @@ _FILE_WIDTH = 160
 
 
 def print_results(results: Sequence[Result], *, device: str) -> None:
-    """One row per case; a failed case shows every check that failed. Ends with the counts."""
+    """One row per case that was asked for; a failed case shows every failed check. Ends with the counts."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
@@ -30,7 +30,11 @@ def print_results(results: Sequence[Result], *, device: str) -> None:
     for column in ("case", "output", "error", "tolerance", "result", "s"):
         table.add_column(column, overflow="fold", no_wrap=column in ("case", "result"))
     for result in results:
-        _add_rows(table, result)
+        if result.note != NOT_SELECTED:
+            _add_rows(table, result)
+    others = sum(result.note == NOT_SELECTED for result in results)
+    if others:
+        _add_rows(table, Result(f"{others} others", "", Outcome.NOT_RUN, note=NOT_SELECTED))
     console.print(table)
     counts = Counter(result.outcome for result in results)
     console.print(
