@@ -37,6 +37,7 @@ from ttsfleet_runtime.messages import (
     RegisterVoice,
     Reply,
     RequestFailed,
+    SegmentConsumed,
     SpeechRequest,
     StageTimes,
     VoiceInfo,
@@ -70,6 +71,7 @@ class FakeRouter:
         self.silent = False
         self._changed = threading.Condition()
         self._actions: deque[Callable[[], None]] = deque()
+        self._on_consumed: dict[str, Callable[[], None]] = {}
         self._stop = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -139,6 +141,11 @@ class FakeRouter:
     def fail(self, request: SpeechRequest, error: ErrorInfo) -> None:
         self.send(request.reply_to, RequestFailed(key=request.key, error=error))
 
+    def fail_after_first_chunk(self, request: SpeechRequest, error: ErrorInfo) -> None:
+        """One chunk; when the client has taken it, the failure. For tests to put into `behaviours`."""
+        self.chunk(request, 0, 0, num_segments=1, num_chunks=2)
+        self._on_consumed[request.key] = lambda: self.fail(request, error)
+
     def send(self, identity: str, message: Any) -> None:
         self._socket.send_multipart([identity.encode(), encode_messages([message])])
 
@@ -177,6 +184,8 @@ class FakeRouter:
         match message:
             case SpeechRequest():
                 self.behaviours.get(message.text, FakeRouter.speak)(self, message)
+            case SegmentConsumed(key=key):
+                self._on_consumed.pop(key, lambda: None)()
             case ListVoices(call=call):
                 self.send(identity, Reply(call=call, voices=list(self.voices.values())))
             case RegisterVoice(call=call, name=name) if name in self.voices:

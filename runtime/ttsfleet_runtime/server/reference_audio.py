@@ -30,6 +30,7 @@ def decode_base64(value: str, max_bytes: int) -> bytes:
         head, comma, value = value.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise InvalidRequestError("ref_audio: a data URL must be base64: data:audio/wav;base64,…", param=_PARAM)
+    value = "".join(value.split())
     if len(value) * 3 // 4 > max_bytes + 2:
         raise TooLargeError(
             f"ref_audio: the recording has about {len(value) * 3 // 4} bytes; at most {max_bytes} are accepted "
@@ -37,7 +38,7 @@ def decode_base64(value: str, max_bytes: int) -> bytes:
             param=_PARAM,
         )
     try:
-        audio = base64.b64decode("".join(value.split()), validate=True)
+        audio = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequestError(
             "ref_audio: neither an http(s) URL nor base64 (A-Z a-z 0-9 + / with = at the end)", param=_PARAM
