@@ -60,6 +60,11 @@ class BistreamComposer:
         """Before the text is complete, eos (v2) is masked: it must not end what is still being written."""
         return self._phase is not _Phase.CLOSING
 
+    @property
+    def forces_next(self) -> bool:
+        """The next sample will be overruled by fill, whatever it is."""
+        return self._phase is not _Phase.CLOSING and self._num_outputs == self._next_fill
+
     def add_text(self, ids: list[int]) -> None:
         assert not self._closed
         self._text += ids
@@ -93,7 +98,7 @@ class BistreamComposer:
         if self._phase is _Phase.CLOSING:
             if output == vocabulary.eos_id:
                 return Accepted(output=output, finish=FinishReason.EOS)
-        elif self._num_outputs == self._next_fill or output == vocabulary.fill_id:
+        elif self.forces_next or output == vocabulary.fill_id:
             self._num_outputs += 1
             self._next_fill = self._num_outputs + self._mix_speech
             self._phase = _Phase.LISTENING

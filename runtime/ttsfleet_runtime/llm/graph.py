@@ -71,7 +71,7 @@ class DecodeGraphs:
 
     def _warm_up(self, slots: Tensor, context: int) -> None:
         """Libraries initialise their workspaces on first use, which must not happen during capture."""
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(_WARMUP_STEPS):

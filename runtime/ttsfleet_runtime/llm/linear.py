@@ -28,7 +28,7 @@ def pad_rows(count: int) -> int:
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """A function [rows, K] -> [rows, N] for weight [N, K] and bias [N], on the weight's device and dtype."""
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return _packed_linear(weight, bias)
     return lambda x: F.linear(x, weight, bias)
 

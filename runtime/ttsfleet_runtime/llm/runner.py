@@ -50,7 +50,7 @@ class Runner:
 
     def __init__(self, model: SpeechLM, sizes: RunnerSizes, uniforms: UniformSource = philox.uniforms) -> None:
         info = model.info
-        self._model = model
+        self.model = model
         self._uniforms = uniforms
         self._exact = model.device.type == "cpu"
         self._block_size = model.kv_shape.block_size
@@ -67,7 +67,7 @@ class Runner:
     def capture_graphs(self, max_batch: int, max_context: int) -> None:
         """CUDA only: decode steps up to these sizes run as captured graphs from now on."""
         assert not self._exact
-        graphs = DecodeGraphs(self._decode, self._slots.padding, self._model.device)
+        graphs = DecodeGraphs(self._decode, self._slots.padding, self.model.device)
         graphs.capture(max_batch, min(max_context, self._slots.block_tables.shape[1] * self._block_size))
         self._graphs = graphs
 
@@ -92,7 +92,7 @@ class Runner:
                 sampled += finishing
         ready = None
         if not self._exact:
-            ready = torch.cuda.Event()
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         return Ticket(tuple((sequence, sequence.epoch) for sequence in sampled), tuple(tokens), ready)
 
@@ -114,6 +114,14 @@ class Runner:
     def reload(self, sequence: Sequence) -> None:
         """Make the device take the sequence's state (last row, history, counts) from the host again."""
         self._slots.invalidate(sequence.slot)
+
+    def logits_are_finite(self) -> bool:
+        """Whether the last sampled step was sound. Waits for the device; -inf marks masked ids."""
+        return self.last_logits is None or not bool((self.last_logits.isnan() | self.last_logits.isposinf()).any())
+
+    def memory_bytes(self) -> int | None:
+        """Device memory that this process holds, or None on the CPU."""
+        return None if self._exact else torch.cuda.memory_reserved(self.model.device)
 
     # --- decode ---------------------------------------------------------------------------------------------
 
@@ -143,7 +151,7 @@ class Runner:
         positions = rows.positions.clone()
         mapping = self._slot_mapping(tables, positions)
         segments = self._planner.decode(tables, positions, contexts)
-        hidden = self._model.forward(rows.row_ids, positions, mapping, self._cache, segments)
+        hidden = self.model.forward(rows.row_ids, positions, mapping, self._cache, segments)
         return self._sample(indices, rows, hidden, max_top_k)
 
     def _slot_mapping(self, tables: Tensor, positions: Tensor) -> Tensor:
@@ -199,7 +207,7 @@ class Runner:
             positions += [0] * padding
             mapping += [0] * padding
         inputs = self._indices(ids + positions + mapping).view(3, -1)
-        return self._model.forward(inputs[0], inputs[1], inputs[2], self._cache, segments), starts
+        return self.model.forward(inputs[0], inputs[1], inputs[2], self._cache, segments), starts
 
     def _padded(self, count: int) -> int:
         """Rows of a chunk with padding: whole query blocks on the CPU."""
@@ -210,8 +218,8 @@ class Runner:
     # --- both -----------------------------------------------------------------------------------------------
 
     def _sample(self, indices: Tensor, rows: SlotRows, hidden: Tensor, max_top_k: int) -> Tensor:
-        info = self._model.info
-        logits = self._model.logits(hidden)
+        info = self.model.info
+        logits = self.model.logits(hidden)
         mask_logits(logits, info.masked_before_min, rows.before_min, self._stop_ids, rows.ignore_eos)
         uniforms = self._uniforms(rows.seeds, rows.segments, rows.counts, NUM_DRAWS)
         tokens, num_draws = sample(logits, rows.sampling(), uniforms, max_top_k)
@@ -222,7 +230,7 @@ class Runner:
 
     def _indices(self, values: list[int]) -> Tensor:
         host = torch.tensor(values, dtype=torch.int64)
-        return host if self._exact else host.pin_memory().to(self._model.device, non_blocking=True)
+        return host if self._exact else host.pin_memory().to(self.model.device, non_blocking=True)
 
     def _to_host(self, tokens: Tensor, count: int) -> Tensor:
         if self._exact:

@@ -58,7 +58,7 @@ def sample(logits: Tensor, rows: SamplingRows, uniforms: Tensor, max_top_k: int)
     Returns (tokens [rows] int64, number of draws used [rows] int64, 1 or 2).
     """
     tokens = _draw_from_nucleus(logits, rows, uniforms[:, 0], min(max_top_k, logits.shape[1]))
-    repeated = _is_repeated(tokens, rows)
+    repeated = is_repeated(tokens, rows)
     if logits.is_cuda:
         second = _draw_from_rest(logits, tokens, uniforms[:, 1])
         return torch.where(repeated, second, tokens), repeated.long() + 1
@@ -91,15 +91,19 @@ def _draw_from_nucleus(logits: Tensor, rows: SamplingRows, uniform: Tensor, max_
     return ids.gather(1, torch.minimum(chosen, count - 1)).squeeze(1)
 
 
+def excluding(logits: Tensor, tokens: Tensor) -> Tensor:
+    """[rows, vocab] float32: the full distribution of each row without its token."""
+    return torch.softmax(logits.scatter(1, tokens[:, None], -torch.inf), dim=1)
+
+
 def _draw_from_rest(logits: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
     """Draw from all ids in their order, without `excluded`."""
-    remaining = logits.scatter(1, excluded[:, None], -torch.inf)
-    cumulative = torch.softmax(remaining, dim=1).double().cumsum(1)
+    cumulative = excluding(logits, excluded).double().cumsum(1)
     bound = cumulative[:, -1:] * uniform[:, None]
     return (cumulative <= bound).sum(1).clamp_(max=logits.shape[1] - 1)
 
 
-def _is_repeated(tokens: Tensor, rows: SamplingRows) -> Tensor:
+def is_repeated(tokens: Tensor, rows: SamplingRows) -> Tensor:
     """[rows] bool: the token occurs at least win_size * tau_r times in the window."""
     length = rows.history.shape[1]
     places = torch.arange(length, device=tokens.device)

@@ -58,6 +58,7 @@ class DecodeRow:
 class StepPlan:
     prefill: tuple[PrefillChunk, ...]
     decode: tuple[DecodeRow, ...]
+    admitted: tuple[Sequence, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -167,14 +168,15 @@ class Scheduler:
         """The next step, or None when nothing can be computed. What is planned counts as launched."""
         self._grow_resumed()
         decode = self._plan_decode()
+        admitted: list[Sequence] = []
         self._steps_since_admission += 1
         if self._steps_since_admission >= self.limits.max_wait_steps or not decode:
             self._steps_since_admission = 0
-            self._admit()
+            admitted = self._admit()
         prefill = self._plan_prefill(self.limits.max_step_rows - len(decode))
         if not prefill and not decode:
             return None
-        return StepPlan(prefill=tuple(prefill), decode=tuple(decode))
+        return StepPlan(prefill=tuple(prefill), decode=tuple(decode), admitted=tuple(admitted))
 
     def apply(self, sampled: SampledToken) -> Accepted | None:
         """Take in one result. None = void: the sequence was removed or preempted after the launch."""
@@ -241,7 +243,8 @@ class Scheduler:
             insort(self._free_slots, sequence.slot, key=int.__neg__)
             sequence.slot = -1
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[Sequence]:
+        admitted: list[Sequence] = []
         while self.waiting and self._free_slots:
             sequence = self.waiting[0]
             digests = self._prompt_digests(sequence)
@@ -249,7 +252,7 @@ class Scheduler:
             needed = self.blocks.blocks_for(sequence.prefill_end) - num_matched
             # Headroom, so that those who run do not preempt the newcomer in the next step.
             if needed + num_idle + len(self.active) > self.blocks.num_available and self.active:
-                return
+                break
             self.waiting.pop(0)
             sequence.blocks = self.blocks.match_prefix(digests)
             sequence.blocks += self.blocks.allocate(needed)
@@ -258,6 +261,8 @@ class Scheduler:
             sequence.slot = self._free_slots.pop()
             sequence.status = SequenceStatus.PREFILLING
             insort(self.active, sequence, key=_age)
+            admitted.append(sequence)
+        return admitted
 
     def _prompt_digests(self, sequence: Sequence) -> list[bytes]:
         """Digests of the full prompt blocks that may be shared; the last prompt row is always computed."""
@@ -276,14 +281,14 @@ class Scheduler:
             begin, end = sequence.num_computed, sequence.prefill_end
             if end - begin > budget:
                 end = begin + budget - budget % size
-            if end > begin or begin == sequence.prefill_end:
+            if end > begin:
                 budget -= end - begin
-                chunks += self._compute(sequence, begin, end)
+                chunks.append(self._compute(sequence, begin, end))
             if budget < size:
                 break
         return chunks
 
-    def _compute(self, sequence: Sequence, begin: int, end: int) -> list[PrefillChunk]:
+    def _compute(self, sequence: Sequence, begin: int, end: int) -> PrefillChunk:
         size = self.blocks.block_size
         self.counters.prefilled_rows += end - begin
         digests = self._prompt_digests(sequence)
@@ -295,7 +300,7 @@ class Scheduler:
         if complete:
             sequence.status = SequenceStatus.RUNNING
             sequence.num_in_flight = int(samples)
-        return [PrefillChunk(sequence, begin, end, samples)] if end > begin else []
+        return PrefillChunk(sequence, begin, end, samples)
 
     def _turn_to_text(self, sequence: Sequence) -> FinishReason | None:
         """The last output is not fed (fill): what comes next is text, now or later."""

@@ -18,6 +18,8 @@ from ttsfleet_runtime.messages import FinishReason, Sampling
 HISTORY_LENGTH = 10
 MAX_TOP_K = 64
 
+_RELEASED = Sampling()
+
 
 class SequenceStatus(Enum):
     WAITING = "waiting"  # no KV; new or preempted
@@ -34,12 +36,13 @@ class Vocabulary:
     sos_row: int
     task_row: int
     speech_offset: int
-    size: int
+    num_text_rows: int
     num_codes: int
     eos_id: int
     fill_id: int
     masked_before_min: int
     stop_ids: frozenset[int]
+    silent_ids: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, info: LLMInfo) -> Vocabulary:
@@ -47,7 +50,7 @@ class Vocabulary:
             sos_row=info.sos_row,
             task_row=info.task_row,
             speech_offset=info.speech_offset,
-            size=info.speech_vocab_size,
+            num_text_rows=info.text_vocab_size,
             num_codes=info.speech_token_size,
             eos_id=info.eos_id,
             fill_id=info.fill_id,
@@ -74,7 +77,7 @@ class SequenceSpec:
     min_tokens: int
     max_tokens: int
     ignore_eos: bool = False
-    sampling: Sampling = Sampling()
+    sampling: Sampling = _RELEASED
 
 
 class RowSource(Protocol):
