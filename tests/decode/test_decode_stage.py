@@ -127,12 +127,13 @@ def bench(random_v2_bundle: Path, tmp_path: Path) -> Bench:
 
 def make_bench(bundle: Path, run_dir: Path, plan: EnginePlan) -> Bench:
     model = read_model_info(bundle)
-    loaded = FaultySynthesizer.load(bundle, model, torch.device("cpu"))
+    device = torch.device(plan.device)
+    loaded = FaultySynthesizer.load(bundle, model, device)
     synthesizer = FaultySynthesizer(loaded.flow, loaded.hift, sample_rate=loaded.sample_rate, noise=golden_noise)
     clock = [100.0]
     stage = DecodeStage(
         synthesizer,
-        VoiceStore(run_dir, torch.device("cpu"), capacity=4, vocab_size=synthesizer.vocab_size),
+        VoiceStore(run_dir, device, capacity=4, vocab_size=synthesizer.vocab_size),
         decode_limits(plan),
         final_chunk=plan.final_chunk,
         clock=lambda: clock[0],
@@ -207,6 +208,16 @@ def test_a_segment_that_is_not_streamed_is_the_golden_file(bench: Bench, goldens
     bench.run()
     (chunk,) = bench.chunks
     assert_close(chunk.pcm, case["out.speech"][0], tolerance["speech"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_all_golden_requests_at_once_say_what_they_say_alone(
+    random_v2_bundle: Path, tmp_path: Path, goldens_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    bench = make_bench(random_v2_bundle, tmp_path, EnginePlan(model_dir="random", device="cuda"))
+    test_all_golden_requests_at_once_say_what_they_say_alone(bench, goldens_dir)
 
 
 def test_all_golden_requests_at_once_say_what_they_say_alone(bench: Bench, goldens_dir: Path) -> None:

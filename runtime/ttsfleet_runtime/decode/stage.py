@@ -321,6 +321,7 @@ class DecodeStage:
 def build(context: StageContext) -> Stage:
     """The decode stage of a process, once its models have spoken. Raises CheckpointError for unusable weights."""
     device = torch.device(context.plan.device)
+    torch.backends.cudnn.allow_tf32 = False  # f0 in TF32 decorrelates the waveform: the phase integrates it
     synthesizer = Synthesizer.load(context.bundle_dir, context.model, device)
     synthesizer.self_test()
     voices = VoiceStore(context.run_dir, device, capacity=_SPEAKERS, vocab_size=synthesizer.vocab_size)

@@ -38,6 +38,7 @@ class Synthesizer:
         self.hift = hift
         self.sample_rate = sample_rate
         self._noise = noise
+        self._in_flight: torch.cuda.Event | None = None
 
     @classmethod
     def load(cls, bundle_dir: Path, model: ModelInfo, device: torch.device) -> Synthesizer:
@@ -95,6 +96,20 @@ class Synthesizer:
         for missing in sorted({goals[segment.key] - segment.steps_done for segment in segments} - {0}):
             group = [segment.flow for segment in segments if goals[segment.key] - segment.steps_done == missing]
             self.flow.advance([job for job in group if job is not None], missing)
+        self._pace()
+
+    def _pace(self) -> None:
+        """On CUDA, wait until the steps launched by the call before this one are done.
+
+        Kernels run in the order of their launch: what the scheduler decides next waits for all that is queued, so no
+        more than one decision may be in the queue behind the one that runs.
+        """
+        if self.flow.device.type != "cuda":
+            return
+        before, self._in_flight = self._in_flight, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._in_flight.record()
+        if before is not None:
+            before.synchronize()
 
     def take_mel(self, segment: Segment) -> None:
         """Turn a solved flow call into vocoder work; the job's state is freed."""
