@@ -172,7 +172,7 @@ class Reply(Message, frozen=True, kw_only=True):
 class EncodeText(Message, frozen=True, kw_only=True):
     key: str
     text: str
-    prompt_text: str = ""  # transcript (zero_shot) or instruction (instruct2)
+    prompt_text: str = ""  # transcript (zero_shot; empty = the router knows its ids) or instruction (instruct2)
     mode: Mode
 
 

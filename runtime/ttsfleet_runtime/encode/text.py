@@ -86,6 +86,8 @@ class TextEncoder:
         match mode:
             case Mode.SFT | Mode.CROSS_LINGUAL:
                 return ""
+            case Mode.ZERO_SHOT if not text:
+                return ""  # a voice of the model: its transcript is tokenised already, the router knows the ids
             case Mode.ZERO_SHOT:
                 transcript = self._normalizer.normalize(text).strip()
                 if not transcript:
