@@ -55,7 +55,5 @@ def _steps(name: str, value: object) -> list[object]:
     assert isinstance(value, int)
     if name == "max_total_token_num":
         steps: list[object] = [value]
-        while isinstance(steps[-1], int) and steps[-1] // 2 >= MIN_POOL_TOKENS:
-            steps.append(steps[-1] // 2)
-        return steps
+        return steps + [value // part for part in (2, 4) if value // part >= MIN_POOL_TOKENS]
     return list(range(value, 0, -1)) or [value]
