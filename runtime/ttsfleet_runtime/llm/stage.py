@@ -7,28 +7,24 @@ first tokens, over the same socket, so a decoder always knows a segment before i
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from msgspec.structs import replace
-from safetensors import SafetensorError
 
 from ttsfleet_runtime.errors import (
-    CheckpointError,
     DeadlineError,
     ErrorInfo,
     InvalidRequestError,
     TTSFleetError,
-    UnavailableError,
 )
 from ttsfleet_runtime.llm.engine import Engine, EngineSizes, Progress, build_engine
+from ttsfleet_runtime.llm.prompt_speech import PromptSpeech
 from ttsfleet_runtime.llm.scheduler import SchedulerLimits
-from ttsfleet_runtime.llm.sequence import Sequence, SequenceSpec, Vocabulary, check_sampling
+from ttsfleet_runtime.llm.self_test import run_self_test
+from ttsfleet_runtime.llm.sequence import Sequence, SequenceSpec, check_sampling
 from ttsfleet_runtime.llm.silence import SilenceLimiter
 from ttsfleet_runtime.llm.weights import DTYPES
 from ttsfleet_runtime.messages import (
@@ -43,14 +39,8 @@ from ttsfleet_runtime.messages import (
     TokenDelta,
 )
 from ttsfleet_runtime.stage import ROUTER, Outgoing, Stage, StageContext
-from ttsfleet_runtime.voices import read_voice
-
-logger = logging.getLogger(__name__)
 
 _DEADLINE_CHECK_SECONDS = 0.1
-_SELF_TEST_TEXT = 24
-_SELF_TEST_TOKENS = 6
-_SELF_TEST_SEQUENCES = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -65,48 +55,6 @@ class _Segment:
     opened: bool = False
     num_tokens: int = 0
     unsent: list[int] = field(default_factory=list)
-
-
-class PromptSpeech:
-    """Prompt speech tokens by voice hash, a bounded number kept, least recently used first out."""
-
-    def __init__(self, run_dir: Path, vocabulary: Vocabulary, capacity: int) -> None:
-        self._run_dir = run_dir
-        self._num_codes = vocabulary.num_codes
-        self._capacity = capacity
-        self._tokens: OrderedDict[str, list[int]] = OrderedDict()
-
-    def get(self, voice_hash: str) -> list[int]:
-        """Raises UnavailableError when the entry is gone, InvalidRequestError when it is another model's."""
-        tokens = self._tokens.get(voice_hash)
-        if tokens is None:
-            tokens = self._load(voice_hash)
-            self._tokens[voice_hash] = tokens
-            if len(self._tokens) > self._capacity:
-                self._tokens.popitem(last=False)
-        self._tokens.move_to_end(voice_hash)
-        return tokens
-
-    def drop(self, voice_hashes: list[str]) -> None:
-        for voice_hash in voice_hashes:
-            self._tokens.pop(voice_hash, None)
-
-    def _load(self, voice_hash: str) -> list[int]:
-        try:
-            tokens: list[int] = read_voice(self._run_dir, voice_hash).speech_tokens.tolist()
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UnavailableError(
-                f"voice {voice_hash} cannot be read ({error}); send the request again to compute it anew",
-                param="voice",
-                retry_after_seconds=1,
-            ) from error
-        if any(not 0 <= token < self._num_codes for token in tokens):
-            raise InvalidRequestError(
-                f"voice {voice_hash} has speech tokens beyond 0 to {self._num_codes - 1}: it was made for another "
-                "model",
-                param="voice",
-            )
-        return tokens
 
 
 class LLMStage:
@@ -316,30 +264,3 @@ def build(context: StageContext) -> Stage:
     run_self_test(engine, f"llm.{style}")
     voices = PromptSpeech(context.run_dir, engine.scheduler.vocabulary, plan.cache_capacity)
     return LLMStage(engine, voices)
-
-
-def run_self_test(engine: Engine, name: str) -> None:
-    """Speak a few tokens with as many sequences as fit: finds broken weights and warms every buffer.
-
-    Raises CheckpointError when a logit is not finite.
-    """
-    scheduler = engine.scheduler
-    vocabulary = scheduler.vocabulary
-    text = [index % vocabulary.num_text_rows for index in range(1, _SELF_TEST_TEXT + 1)]
-    rows = tuple(vocabulary.prompt_rows(text, []))
-    room = scheduler.max_rows() - len(rows)
-    if room < 1:
-        logger.warning("no self-test: sequences of %d rows are too short for it", scheduler.max_rows())
-        return
-    for number in range(_SELF_TEST_SEQUENCES):
-        length = min(_SELF_TEST_TOKENS, room)
-        spec = SequenceSpec(rows=rows, seed=number, segment=0, min_tokens=length, max_tokens=length, ignore_eos=True)
-        scheduler.add(spec)
-        # One joins per step, so that all batch sizes up to the last are seen.
-        engine.step()
-        if not engine.runner.logits_are_finite():
-            raise CheckpointError(f"{name}: the self-test gave logits that are not finite; the weights are damaged")
-    while not engine.idle:
-        engine.step()
-    engine.blocks.drop_idle()
-    scheduler.counters = type(scheduler.counters)()

@@ -13,72 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttsfleet_runtime.checkpoint.bundle import LLMInfo, read_model_info
+from ttsfleet_runtime.checkpoint.bundle import read_model_info
 from ttsfleet_runtime.llm.bistream import BistreamComposer, StreamedPrompt
-from ttsfleet_runtime.llm.engine import Engine, EngineSizes, build_engine
 from ttsfleet_runtime.llm.sampling import SamplingRows, excluding, is_repeated, mask_logits, nucleus, sample
-from ttsfleet_runtime.llm.scheduler import SchedulerLimits, StepPlan
 from ttsfleet_runtime.llm.sequence import Accepted, Sequence, SequenceSpec, SequenceStatus, Vocabulary
 from ttsfleet_runtime.llm.silence import SilenceLimiter
 from ttsfleet_runtime.messages import Sampling
+from ttsfleet_runtime.verify.llm_session import Session
 from ttsfleet_runtime.verify.registry import Case, Context, Outputs, golden
 
-_SIZES = EngineSizes(SchedulerLimits(max_running=4, max_rows=1024, max_step_rows=128), num_blocks=80)
 _END_OF_PROMPT = 151646
-
-
-class _GivenUniforms:
-    """The uniforms of a case, in order: each draw that the sampler really makes takes one."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self._values = torch.from_numpy(values.astype(np.float64))
-        self.used = 0
-
-    def __call__(self, seeds: Tensor, segments: Tensor, positions: Tensor, num_draws: int) -> Tensor:
-        window = self._values[self.used : self.used + num_draws].to(seeds.device)
-        return window.expand(seeds.shape[0], num_draws)
-
-
-class _Session:
-    """One sequence in an engine of its own."""
-
-    def __init__(self, context: Context, uniforms: np.ndarray | None = None) -> None:
-        assert context.bundle_dir is not None
-        model = read_model_info(context.bundle_dir)
-        self.info: LLMInfo = model.llm
-        self.uniforms = _GivenUniforms(np.full(2, 0.5) if uniforms is None else uniforms)
-        self.engine: Engine = build_engine(
-            context.bundle_dir,
-            model.styles[0],
-            model.llm,
-            _SIZES,
-            device=torch.device(context.device),
-            dtype=torch.float32,
-            uniforms=self.uniforms,
-        )
-        self.engine.max_in_flight = 0
-        self.runner, self.scheduler = self.engine.runner, self.engine.scheduler
-        self.vocabulary = self.scheduler.vocabulary
-
-    def rows_of(self, case: Case) -> tuple[int, ...]:
-        text = [*_ids(case, "prompt_text"), *_ids(case, "text")]
-        return tuple(self.vocabulary.prompt_rows(text, _ids(case, "prompt_speech_token")))
-
-    def step(self) -> list[Accepted]:
-        """One engine step; the draws that it used are taken from the given uniforms."""
-        progress = self.engine.step() or []
-        if progress:
-            assert self.runner.last_num_draws is not None
-            self.uniforms.used += int(self.runner.last_num_draws[0])
-        return [item.accepted for item in progress]
 
 
 @golden("llm_prefill")
 @torch.inference_mode()
 def llm_prefill(case: Case, context: Context) -> Outputs:
     """Rows, hidden states of all positions, logits of the last one."""
-    session = _Session(context)
-    rows = session.rows_of(case)
+    session = Session(context)
+    rows = _rows(session.vocabulary, case)
     session.scheduler.add(SequenceSpec(rows=rows, seed=0, segment=0, min_tokens=0, max_tokens=1))
     hidden = torch.cat(_prefill(session))
     model = session.runner.model
@@ -88,7 +40,7 @@ def llm_prefill(case: Case, context: Context) -> Outputs:
     return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
 
 
-def _prefill(session: _Session) -> list[Tensor]:
+def _prefill(session: Session) -> list[Tensor]:
     """Hidden states of the chunks that the scheduler plans for the one sequence that is queued."""
     hidden = []
     while plan := session.scheduler.schedule():
@@ -98,7 +50,7 @@ def _prefill(session: _Session) -> list[Tensor]:
     return hidden
 
 
-def _logits(session: _Session, hidden: Tensor) -> Tensor:
+def _logits(session: Session, hidden: Tensor) -> Tensor:
     # Padded like a batch of the engine; one row alone may take another path through the library.
     return session.runner.model.logits(hidden.expand(4, -1))[:1]
 
@@ -107,15 +59,17 @@ def _logits(session: _Session, hidden: Tensor) -> Tensor:
 @torch.inference_mode()
 def llm_decode(case: Case, context: Context) -> Outputs:
     """Decode steps whose tokens are forced: what is sampled is replaced before the next step."""
-    session = _Session(context)
+    session = Session(context)
     runner, scheduler = session.runner, session.scheduler
     forced = _ids(case, "forced")
-    spec = SequenceSpec(rows=session.rows_of(case), seed=0, segment=0, min_tokens=0, max_tokens=len(forced) + 1)
+    spec = SequenceSpec(
+        rows=_rows(session.vocabulary, case), seed=0, segment=0, min_tokens=0, max_tokens=len(forced) + 1
+    )
     sequence = scheduler.add(spec)
     hidden: list[Tensor] = []
     logits: list[Tensor] = []
     while sequence.status is not SequenceStatus.RUNNING:
-        plan = _planned(session)
+        plan = session.plan()
         runner.launch(plan)
     assert runner.last_logits is not None
     prefill_logits = runner.last_logits[:1].cpu()
@@ -123,7 +77,7 @@ def llm_decode(case: Case, context: Context) -> Outputs:
         sequence.num_in_flight = 0
         sequence.accept(token, session.vocabulary)
         runner.reload(sequence)
-        runner.launch(_planned(session))
+        runner.launch(session.plan())
         assert runner.last_hidden is not None
         hidden.append(runner.last_hidden[:1].cpu())
         logits.append(runner.last_logits[:1].cpu())
@@ -134,19 +88,13 @@ def llm_decode(case: Case, context: Context) -> Outputs:
     }
 
 
-def _planned(session: _Session) -> StepPlan:
-    plan = session.scheduler.schedule()
-    assert plan is not None
-    return plan
-
-
 @golden("llm_generate")
 def llm_generate(case: Case, context: Context) -> Outputs:
     """Free generation with given uniforms, cut at the case's number of steps."""
-    session = _Session(context, case.inputs["uniforms"])
+    session = Session(context, case.inputs["uniforms"])
     num_text = len(_ids(case, "text"))
     spec = SequenceSpec(
-        rows=session.rows_of(case), seed=0, segment=0, min_tokens=2 * num_text, max_tokens=20 * num_text
+        rows=_rows(session.vocabulary, case), seed=0, segment=0, min_tokens=2 * num_text, max_tokens=20 * num_text
     )
     session.scheduler.add(spec)
     tokens: list[int] = []
@@ -199,7 +147,7 @@ def silent_filter(case: Case, context: Context) -> Outputs:
 @golden("bistream")
 def bistream(case: Case, context: Context) -> Outputs:
     """Text in pieces: the rows of every LM call, the tokens, the draws, the last logits."""
-    session = _Session(context, case.inputs["uniforms"])
+    session = Session(context, case.inputs["uniforms"])
     prompt_text = _ids(case, "prompt_text")
     instruct = prompt_text.index(_END_OF_PROMPT) + 1 if _END_OF_PROMPT in prompt_text else 0
     composer = BistreamComposer(
@@ -233,7 +181,7 @@ def bistream(case: Case, context: Context) -> Outputs:
 class _StreamedRun:
     """Drives one streamed sequence and writes down what it feeds."""
 
-    def __init__(self, session: _Session, sequence: Sequence, composer: BistreamComposer, max_tokens: int) -> None:
+    def __init__(self, session: Session, sequence: Sequence, composer: BistreamComposer, max_tokens: int) -> None:
         self._session = session
         self._composer = composer
         self._sequence = sequence
@@ -346,6 +294,11 @@ def _sampling_rows(histories: list[list[int]], sampling: Sampling) -> SamplingRo
 def _vocabulary(context: Context) -> Vocabulary:
     assert context.bundle_dir is not None
     return Vocabulary.of(read_model_info(context.bundle_dir).llm)
+
+
+def _rows(vocabulary: Vocabulary, case: Case) -> tuple[int, ...]:
+    text = [*_ids(case, "prompt_text"), *_ids(case, "text")]
+    return tuple(vocabulary.prompt_rows(text, _ids(case, "prompt_speech_token")))
 
 
 def _ids(case: Case, name: str) -> list[int]:
