@@ -15,7 +15,7 @@ LIMITS = Limits(
     frame_budget=400,
     vocode_budget=400,
     companion_frames=0,
-    patience_seconds=5.0,
+    patience_seconds=1.0,
 )
 
 
@@ -84,9 +84,24 @@ def keys(decision: Decision | None) -> list[str]:
             [flow("b", arrival=NOW - 1), flow("a", arrival=NOW - 2)], ["a", "b"], id="offline segments go by arrival"
         ),
         pytest.param(
-            [first(f"new{i}", arrival=NOW) for i in range(6)] + [flow("starved", waiting_since=NOW - 6)],
+            [first(f"new{i}", arrival=NOW) for i in range(6)] + [flow("starved", waiting_since=NOW - 1)],
             ["starved", "new0", "new1", "new2"],
             id="an offline job that waited too long gets one turn before first chunks",
+        ),
+        pytest.param(
+            [first("new"), *(flow(f"waits{i}", waiting_since=NOW - 5.9) for i in range(6))],
+            ["new"],
+            id="what counts as too long grows with the number of jobs that wait",
+        ),
+        pytest.param(
+            [later("late", NOW - 1), flow("starved", waiting_since=NOW - 2)],
+            ["starved", "late"],
+            id="nor do later chunks starve an offline job",
+        ),
+        pytest.param(
+            [first("b", arrival=NOW - 99, waiting_since=NOW), first("a", arrival=NOW - 100, waiting_since=NOW)],
+            ["a", "b"],
+            id="first chunks stay in the order of arrival however late they are",
         ),
         pytest.param(
             [flow("a", waiting_since=NOW - 6), flow("b", waiting_since=NOW - 7)],
@@ -183,7 +198,19 @@ def test_less_urgent_work_rides_with_a_first_chunk_only_where_it_is_free(
         ),
         pytest.param(
             1,
-            [flow(f"paused{i}", started=True, arrival=float(i)) for i in range(5)] + [first("new", arrival=NOW)],
+            [later(f"paused{i}", NOW + i, started=True) for i in range(5)] + [first("new", arrival=NOW)],
+            ["new"],
+            id="paused later chunks leave room for first chunks",
+        ),
+        pytest.param(
+            1,
+            [flow("overdue", waiting_since=NOW - 99), flow("a", started=True), flow("b", started=True)],
+            ["a", "b"],
+            id="overdue files do not take the room of streams",
+        ),
+        pytest.param(
+            1,
+            [flow(f"paused{i}", started=True, arrival=float(i)) for i in range(9)] + [first("new", arrival=NOW)],
             ["paused0", "paused1", "paused2", "paused3"],
             id="but the state held by paused jobs stays bounded",
         ),
@@ -231,4 +258,12 @@ def test_an_offline_job_makes_progress_under_an_endless_load_of_first_chunks() -
     arrivals = {turn: first(f"new{turn:03d}", frames=80) for turn in range(2000)}
     solved = simulate({offline.key: offline}, arrivals, 600)
     assert "offline" in solved
-    assert solved.index("offline") > 100, "it must not displace the first chunks either"
+    assert solved.index("offline") > 30, "it must not displace the first chunks either"
+
+
+def test_an_overload_of_overdue_files_leaves_first_chunks_nearly_all_the_time() -> None:
+    files = {(f"file{i}", 0): flow(f"file{i}", frames=400, waiting_since=NOW - 1000.0) for i in range(50)}
+    arrivals = {turn: first(f"new{turn:03d}", frames=400, remaining_steps=1) for turn in range(400)}
+    solved = simulate(files, arrivals, 400)
+    first_turns = sum(key.startswith("new") for key in solved)
+    assert first_turns > 0.85 * 350, "50 turns for the backlog, then at most one in ten"

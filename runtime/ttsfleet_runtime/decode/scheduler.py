@@ -3,8 +3,9 @@
 A candidate is one piece of work of one segment: Euler steps of its flow call, or the vocoder pass over the mel that
 came out of it. `choose` ranks them:
 
-1. work that has not run for `patience_seconds`, longest wait first (nothing starves; it gets one decision, then its
-   wait begins anew, so an overload of urgent work is slowed down but never replaced by old work);
+1. work other than first chunks that was passed over for `patience_seconds` times the number of such candidates,
+   longest wait first: nothing starves, yet however much has waited too long, such turns come no more often than
+   every `patience_seconds`, so an overload never turns the queue into first come, first served;
 2. first chunks, by arrival (somebody hears silence);
 3. later chunks of streams, by playback deadline (somebody hears silence soon);
 4. offline segments, by arrival.
@@ -56,13 +57,13 @@ class Limits:
     """How much may run at once.
 
     max_batch_size: candidates per decision (`decode_max_batch_size`)
-    max_active: candidates that hold model state (`decode_paral_num`); work that is more urgent than a holder may
-        start beyond it, up to `max_batch_size` more: a slot that a paused job holds must not block a first chunk
+    max_active: candidates that hold model state (`decode_paral_num`). A slot that a paused job holds must not block a
+        stream: chunks that outrank a holder may start beyond it, up to `max_batch_size` more, first chunks twice
     frame_budget: frames times Euler steps per decision; a single candidate runs one step however long it is
     vocode_budget: mel frames of one vocoder pass, likewise
     companion_frames: a batch led by a first chunk takes less urgent work along only up to this many frames: below
         it a step costs the same anyway
-    patience_seconds: how long ready work may be passed over
+    patience_seconds: how long ready work may be passed over, for each candidate that is no first chunk
     """
 
     max_batch_size: int
@@ -85,12 +86,15 @@ class Decision:
 Rank = tuple[int, float, float, SegmentKey]
 
 
-def rank(candidate: Candidate, now: float, patience_seconds: float) -> Rank:
-    """The sort key of a candidate at time `now`; smaller is more urgent, and no two are equal."""
-    if now - candidate.waiting_since >= patience_seconds:
-        return (0, candidate.waiting_since, candidate.arrival, candidate.key)
+def rank(candidate: Candidate, overdue_since: float) -> Rank:
+    """The sort key of a candidate; smaller is more urgent, and no two are equal.
+
+    overdue_since: work other than first chunks that has waited since then or longer goes ahead of everything
+    """
     if candidate.is_first_chunk:
         return (1, candidate.arrival, 0.0, candidate.key)
+    if candidate.waiting_since <= overdue_since:
+        return (0, candidate.waiting_since, candidate.arrival, candidate.key)
     if candidate.streaming:
         return (2, candidate.playback_deadline, candidate.arrival, candidate.key)
     return (3, candidate.arrival, 0.0, candidate.key)
@@ -98,7 +102,8 @@ def rank(candidate: Candidate, now: float, patience_seconds: float) -> Rank:
 
 def choose(candidates: Sequence[Candidate], limits: Limits, now: float) -> Decision | None:
     """The next piece of work, or None when there are no candidates."""
-    admitted = _admit(sorted(candidates, key=lambda c: rank(c, now, limits.patience_seconds)), limits)
+    overdue_since = now - limits.patience_seconds * sum(not candidate.is_first_chunk for candidate in candidates)
+    admitted = _admit(sorted(candidates, key=lambda c: rank(c, overdue_since)), limits)
     if not admitted:
         return None
     lead = admitted[0]
@@ -129,8 +134,10 @@ def _admit(ranked: Sequence[Candidate], limits: Limits) -> list[Candidate]:
             num_holders_behind -= 1
             admitted.append(candidate)
             continue
-        preempts = num_holders_behind > 0
-        if num_started < limits.max_active + (limits.max_batch_size if preempts else 0):
+        most_started = limits.max_active
+        if num_holders_behind > 0:
+            most_started += limits.max_batch_size * (candidate.streaming + candidate.is_first_chunk)
+        if num_started < most_started:
             num_started += 1
             admitted.append(candidate)
     return admitted
