@@ -20,6 +20,11 @@ from ttsfleet_runtime.decode.estimator import CONTEXT_ROWS, Estimator, TimeBiase
 from ttsfleet_runtime.decode.packing import PackedLayout
 
 
+# Beyond this a layer's activations leave the L2 cache: 8 jobs of 3 to 5.5 s took 55 ms per second of audio in one batch,
+# 46 ms in groups (tiny-en, one core of an AMD EPYC with 1 MiB L2, 2026-11). Below it batching saves call overhead.
+_CPU_GROUP_FRAMES = 600
+
+
 @dataclass(eq=False)
 class FlowJob:
     """One mel in the making. The solver replaces `x` and counts `step`; nothing else changes."""
@@ -78,9 +83,24 @@ class Solver:
         active = [job for job in jobs if not job.done]
         while active and remaining > 0:
             together = min(remaining, min(job.num_steps - job.step for job in active))
-            self._advance_together(active, together)
+            for group in self._groups(active):
+                self._advance_together(group, together)
             remaining -= together
             active = [job for job in active if not job.done]
+
+    def _groups(self, jobs: Sequence[FlowJob]) -> list[list[FlowJob]]:
+        """All jobs in one batch on CUDA; on the CPU as many as fit the caches, in order."""
+        if self.estimator.device.type != "cpu":
+            return [list(jobs)]
+        groups: list[list[FlowJob]] = []
+        room = 0
+        for job in jobs:
+            if job.frames > room or not groups:
+                groups.append([])
+                room = _CPU_GROUP_FRAMES
+            groups[-1].append(job)
+            room -= job.frames
+        return groups
 
     def velocity(self, job: FlowJob) -> Tensor:
         """The vector field at the job's x and step: [2, frames, mel_bins], conditional and unconditional."""
