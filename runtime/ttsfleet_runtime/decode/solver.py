@@ -19,9 +19,8 @@ from ttsfleet_runtime.decode.attention import PackedAttention
 from ttsfleet_runtime.decode.estimator import CONTEXT_ROWS, Estimator, TimeBiases
 from ttsfleet_runtime.decode.packing import PackedLayout
 
-
-# Beyond this a layer's activations leave the L2 cache: 8 jobs of 3 to 5.5 s took 55 ms per second of audio in one batch,
-# 46 ms in groups (tiny-en, one core of an AMD EPYC with 1 MiB L2, 2026-11). Below it batching saves call overhead.
+# Beyond this a layer's activations leave the L2 cache: 8 jobs of 3 to 5.5 s took 55 ms per second of audio in one
+# batch, 46 ms in groups (tiny-en, one core of an AMD EPYC with 1 MiB L2, 2026-11). Below it batching saves overhead.
 _CPU_GROUP_FRAMES = 600
 
 
