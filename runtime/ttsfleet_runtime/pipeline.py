@@ -69,11 +69,15 @@ MAX_FLOW_FRAMES = 15000
 
 @dataclass(frozen=True)
 class Voice:
-    """What the pipeline knows of a voice. `audio` loads the prompt when its entry must be computed again."""
+    """What the pipeline knows of a voice. `audio` loads the prompt when its entry must be computed again.
+
+    `sft_hash` is the entry for mode sft where the model brings another speaker vector for it; empty = the same.
+    """
 
     name: str
     voice_hash: str
     has_prompt: bool
+    sft_hash: str = ""
     prompt_text: str = ""
     prompt_ids: tuple[int, ...] | None = None  # of a voice that ships with the model, already tokenised
     audio: Callable[[], bytes] = bytes
@@ -101,6 +105,11 @@ class _Request:
     @property
     def key(self) -> str:
         return self.request.key
+
+    @property
+    def voice_hash(self) -> str:
+        """The entry that this request's mode uses."""
+        return self.voice.sft_hash or self.voice.voice_hash if self.mode is Mode.SFT else self.voice.voice_hash
 
 
 class Pipeline:
@@ -300,11 +309,11 @@ class Pipeline:
 
     def _use_voice(self, state: _Request) -> list[Outgoing]:
         voice = state.voice
-        audio = voice.audio() if not self.cache.has(voice.voice_hash) else b""
-        ready = self.cache.acquire(voice.voice_hash, state.key, audio)
+        audio = voice.audio() if not self.cache.has(state.voice_hash) else b""
+        ready = self.cache.acquire(state.voice_hash, state.key, audio)
         state.voice_ready = ready is True
         if ready is None:
-            return self._encode(EncodeVoice(voice_hash=voice.voice_hash, audio=audio))
+            return self._encode(EncodeVoice(voice_hash=state.voice_hash, audio=audio))
         return []
 
     def _encode(self, work: EncodeText | EncodeVoice) -> list[Outgoing]:
@@ -372,7 +381,7 @@ class Pipeline:
         text_ids = state.text.segments[segment]
         prompt_ids = list(voice.prompt_ids or ()) if _uses_known_prompt(state.mode, voice) else state.text.prompt_ids
         use_prompt_speech = state.mode is Mode.ZERO_SHOT
-        num_prompt = self.cache.num_tokens(voice.voice_hash)
+        num_prompt = self.cache.num_tokens(state.voice_hash)
         rows = 2 + len(prompt_ids) + len(text_ids) + (num_prompt if use_prompt_speech else 0)
         max_tokens = min(
             request.max_tokens or MAX_TOKENS_PER_TEXT_TOKEN * len(text_ids),
@@ -393,7 +402,7 @@ class Pipeline:
             style=request.style or self._model.styles[0],
             prompt_ids=prompt_ids,
             text_ids=text_ids,
-            voice_hash=voice.voice_hash,
+            voice_hash=state.voice_hash,
             use_prompt_speech=use_prompt_speech,
             min_tokens=max_tokens if request.ignore_eos else min_tokens,
             max_tokens=max_tokens,
@@ -407,7 +416,7 @@ class Pipeline:
                 segment=segment,
                 last_segment=last,
                 reply_to=request.reply_to,
-                voice_hash=voice.voice_hash,
+                voice_hash=state.voice_hash,
                 use_prompt=state.mode is not Mode.SFT,
                 stream=request.stream,
                 speed=request.speed,
@@ -447,7 +456,7 @@ class Pipeline:
         if state.text is None:
             waiting = (w for w in self._waiting_for_encoder if not isinstance(w, EncodeText) or w.key != state.key)
             self._waiting_for_encoder = deque(waiting)
-        return self._drop(self.cache.release(state.voice.voice_hash, state.key))
+        return self._drop(self.cache.release(state.voice_hash, state.key))
 
     def _drop(self, voice_hashes: list[str]) -> list[Outgoing]:
         if not voice_hashes:

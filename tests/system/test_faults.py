@@ -93,7 +93,7 @@ def test_sigterm_lets_streams_finish_and_exits_0(start: Callable[..., Any]) -> N
 
 
 def test_beyond_the_limits_clients_get_429_with_retry_after(start: Callable[..., Any]) -> None:
-    service = start("--gpt_paral_num", "1", "--queued_requests", "1")
+    service = start("--gpt_paral_num", "1", "--limits.queued_requests", "1")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         responses = list(pool.map(lambda _: _speak(service), range(8)))
     codes = sorted(response.status_code for response in responses)

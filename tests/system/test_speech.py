@@ -118,7 +118,7 @@ def test_a_registered_voice_speaks_is_listed_and_can_be_deleted(service: Any) ->
     created = httpx.post(
         voices, data={"name": "mine", "transcript": text}, files={"audio": ("rms.wav", prompt)}, timeout=60
     )
-    assert created.status_code == 200, created.text
+    assert created.status_code == 201, created.text
     assert "mine" in httpx.get(voices).text
     assert _speak(service, voice="mine").status_code == 200
     assert httpx.delete(f"{voices}/mine").status_code == 200

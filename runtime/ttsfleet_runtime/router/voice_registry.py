@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
@@ -65,19 +66,21 @@ class VoiceRegistry(Mapping[str, Voice]):
         tensors = load_file(path) if path.exists() else {}
         pinned = []
         for name in self._model.voices:
-            tokens = tensors.get(f"{name}/speech_token", np.zeros(0, np.int32))
-            mel = tensors.get(f"{name}/mel", np.zeros((0, self._model.mel.num_mels), np.float32))
-            entry = VoiceEntry(tokens, mel, tensors[f"{name}/embedding"])
-            hash_ = voice_hash(f"builtin:{name}".encode(), self._model.digest)
-            write_voice(run_dir, hash_, entry)
-            pinned.append((hash_, len(tokens)))
-            ids = tensors.get(f"{name}/prompt_ids")
-            has_prompt = ids is not None and len(tokens) > 0
+            plain = self._write_entry(
+                run_dir, f"builtin:{name}", VoiceEntry(*_no_prompt(), tensors[f"{name}/embedding"])
+            )
+            pinned.append((plain, 0))
+            has_prompt = name in self._model.voices_with_prompt
+            prompted, ids = plain, None
+            if has_prompt:
+                entry = VoiceEntry(
+                    tensors[f"{name}/speech_token"], tensors[f"{name}/mel"], tensors[f"{name}/prompt_embedding"]
+                )
+                prompted = self._write_entry(run_dir, f"builtin:{name}:prompt", entry)
+                pinned.append((prompted, len(entry.speech_tokens)))
+                ids = tuple(int(i) for i in tensors[f"{name}/prompt_ids"])
             self._voices[name] = Voice(
-                name=name,
-                voice_hash=hash_,
-                has_prompt=has_prompt,
-                prompt_ids=tuple(int(i) for i in ids) if has_prompt and ids is not None else None,
+                name=name, voice_hash=prompted, has_prompt=has_prompt, sft_hash=plain, prompt_ids=ids
             )
             self._infos[name] = VoiceInfo(name=name, kind="builtin", has_prompt=has_prompt)
         return pinned
@@ -137,6 +140,11 @@ class VoiceRegistry(Mapping[str, Voice]):
         (self._dir / f"{name}.json").unlink(missing_ok=True)
         (self._dir / f"{name}.audio").unlink(missing_ok=True)
 
+    def _write_entry(self, run_dir: Path, content: str, entry: VoiceEntry) -> str:
+        hash_ = voice_hash(content.encode(), self._model.digest)
+        write_voice(run_dir, hash_, entry)
+        return hash_
+
     def _add(self, record: _Record) -> None:
         path = self._dir / f"{record.name}.audio"
         self._voices[record.name] = Voice(
@@ -153,6 +161,10 @@ class VoiceRegistry(Mapping[str, Voice]):
             created=record.created,
             transcript=record.transcript,
         )
+
+
+def _no_prompt() -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    return np.zeros(0, np.int32), np.zeros((0, 80), np.float32)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
