@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ttsfleet_operator.local_server import free_ports
 
@@ -29,7 +31,6 @@ class FakeSpeechServer:
     bodies: list[dict[str, object]] = field(default_factory=list)
     running: int = 0
     peak: int = 0
-    gate: asyncio.Event | None = None
 
     @property
     def url(self) -> str:
@@ -51,10 +52,7 @@ def wav_header(num_bytes: int) -> bytes:
     )
 
 
-def _app(server: FakeSpeechServer):  # type: ignore[no-untyped-def]
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse, Response, StreamingResponse
-
+def _app(server: FakeSpeechServer) -> FastAPI:
     app = FastAPI()
 
     @app.get("/v1/models")

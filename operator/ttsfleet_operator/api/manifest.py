@@ -114,10 +114,21 @@ def _validate(document: Document) -> TTSService:
     try:
         return TTSService.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        problems = [_problem(detail, document) for detail in error.errors()]
+        problems = [_problem(detail, document) for detail in _own_errors(error.errors())]
         raise ManifestError(problems) from None
     except (TypeError, ValueError) as error:
         raise ManifestError([ManifestProblem("", f"holds a value that JSON cannot carry: {error}")]) from error
+
+
+def _own_errors(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the echo of an error inside a list: pydantic then calls the list too short as well."""
+    paths = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(path[: len(detail["loc"])] == detail["loc"] and path != detail["loc"] for path in paths)
+    ]
 
 
 def _problem(detail: ErrorDetails, document: Document) -> ManifestProblem:
@@ -139,6 +150,9 @@ def _message(detail: ErrorDetails, path: Path) -> str:
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
         return f"is {shown}; must be {_PATTERNS.get(pattern, f'a match of {pattern}')}"
+    if kind in ("too_short", "too_long"):
+        limit = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"has {context['actual_length']} entries; must have {limit}"
     if kind in _TYPES:
         return f"is {shown}; must be {_TYPES[kind]}"
     if kind == "string_too_long":
