@@ -36,7 +36,7 @@ def run_self_test(engine: Engine, name: str) -> None:
         engine.step()
         if not engine.runner.logits_are_finite():
             raise CheckpointError(f"{name}: the self-test gave logits that are not finite; the weights are damaged")
-    while not engine.idle:
-        engine.step()
+    while engine.step() is not None:
+        pass
     engine.blocks.drop_idle()
     scheduler.counters = type(scheduler.counters)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def load_llm_weights(
     path = llm_weights_path(bundle_dir, style)
     try:
         tensors = load_file(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {error}; convert the model again") from error
     shapes = expected_shapes(info)
     present = set(tensors) - {"head.bias", "embedding.weight"}
