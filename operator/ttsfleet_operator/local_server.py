@@ -35,12 +35,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
+class ProcessState:
+    """One process of the runtime; `pid` None = not running at this moment."""
+
+    ready: bool
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
 class StartState:
-    """What is known while the runtime starts. `processes` maps identity to readiness; empty before it answers."""
+    """What is known while the runtime starts. `processes` by identity; empty before it answers."""
 
     answering: bool = False
     ready: bool = False
-    processes: dict[str, bool] = field(default_factory=dict)
+    processes: dict[str, ProcessState] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -150,7 +158,11 @@ async def read_start_state(client: httpx.AsyncClient, management_url: str) -> St
     return StartState(
         answering=True,
         ready=readiness.status_code == 200,
-        processes={name: bool(one.get("ready")) for name, one in processes.items() if isinstance(one, dict)},
+        processes={
+            name: ProcessState(bool(one.get("ready")), one.get("pid"))
+            for name, one in processes.items()
+            if isinstance(one, dict)
+        },
         problems=tuple(str(problem) for problem in problems),
     )
 

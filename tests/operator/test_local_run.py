@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import wave
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from ttsfleet_operator.api.manifest import parse_services
 from ttsfleet_operator.cli import main
+from ttsfleet_operator.cli.serving import StartDisplay
 from ttsfleet_operator.errors import PlanError, UsageError
 from ttsfleet_operator.launch import LaunchOptions, choose_class, model_reference, prepare_launch
-from ttsfleet_operator.local_server import free_ports
+from ttsfleet_operator.local_server import ProcessState, StartState, free_ports
 from ttsfleet_operator.machine import GPUDevice, Machine
 from ttsfleet_operator.profiles import builtin_profiles
 
@@ -116,6 +119,19 @@ def test_rendered_engine_lies_in_the_state_folder(runner: Runner) -> None:
     assert engine["device"] == "cpu"
     assert engine["port"] == runner.port
     assert engine["management_host"] == "127.0.0.1"
+
+
+def test_process_that_is_started_again_is_shown() -> None:
+    console = Console(file=StringIO(), width=100)
+    with StartDisplay(console) as display:
+        display.show(StartState(answering=True, processes={"llm-0": ProcessState(ready=False, pid=7)}))
+        display.show(StartState(answering=True, processes={"llm-0": ProcessState(ready=False, pid=None)}))
+        display.show(StartState(answering=True, processes={"llm-0": ProcessState(ready=False, pid=8)}))
+        display.show(StartState(answering=True, ready=True, processes={"llm-0": ProcessState(ready=True, pid=8)}))
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert shown.count("llm-0 ended and was started again") == 1
+    assert shown.count("✓ llm-0") == 1
 
 
 def test_second_signal_kills_a_runtime_that_does_not_end(runner: Runner) -> None:

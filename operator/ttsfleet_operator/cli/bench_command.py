@@ -7,6 +7,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -113,7 +114,8 @@ async def _run(
 
 
 def print_summary(summary: Summary, load: Load, target: Target, console: Console) -> None:
-    table = Table(title=f"{target.url}: {load.describe()}", title_justify="left")
+    console.print(f"[bold]{target.url}[/bold]: {load.describe()}", highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "mean", *(f"p{percent}" for percent in PERCENTILES), "max"):
         table.add_column(column, justify="left" if not column else "right")
     rows: tuple[tuple[str, Distribution | None, float, int], ...] = (
@@ -131,6 +133,7 @@ def print_summary(summary: Summary, load: Load, target: Target, console: Console
         f"[bold]{summary.audio_seconds_per_second:.2f}[/bold] audio-s/s, "
         f"{summary.requests_per_second:.2f} requests/s, {summary.stalled_requests} with a playback stall",
         highlight=False,
+        soft_wrap=True,
     )
     for kind, count in summary.errors.items():
         console.print(f"[red]{count} × {kind}[/red]", highlight=False)

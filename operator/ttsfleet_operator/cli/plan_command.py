@@ -115,14 +115,17 @@ def print_plans(service: TTSService, plans: list[ClassPlan], console: Console) -
             f"{what}: [bold]{memory.total_mib} MiB[/bold] estimated of {memory.usable_mib} usable "
             f"({memory.device_mib} in all): {parts}",
             highlight=False,
+            soft_wrap=True,
         )
         for warning in plan.warnings:
-            console.print(f"[yellow]warning[/yellow]: {warning}", highlight=False)
+            console.print(f"[yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
         if plan.problem is not None:
-            console.print(f"[red]{plan.problem.reason}[/red]: {plan.problem.message}", highlight=False)
+            console.print(
+                f"[red]{plan.problem.reason}[/red]: {plan.problem.message}", highlight=False, soft_wrap=True
+            )
         console.print()
     for note in cluster_notes(service):
-        console.print(f"[dim]note[/dim]: {note}", highlight=False)
+        console.print(f"[dim]note[/dim]: {note}", highlight=False, soft_wrap=True)
 
 
 def _table(plan: ClassPlan) -> Table:

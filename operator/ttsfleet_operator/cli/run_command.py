@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
     console = Console()
     describe(launch, console)
     for note in cluster_notes(service):
-        console.print(f"  [dim]{note}[/dim]", highlight=False)
+        console.print(f"  [dim]{note}[/dim]", highlight=False, soft_wrap=True)
     return asyncio.run(_serve(launch, folder, arguments.ready_timeout, console))
 
 
@@ -48,12 +48,13 @@ def describe(launch: Launch, console: Console) -> None:
         f"[bold]{launch.service.name}[/bold]: class {plan.class_name} on {plan.site.product} "
         f"({plan.site.cores} cores), profile {plan.profile.name}",
         highlight=False,
+        soft_wrap=True,
     )
     sizes = ("workers", "encode_process_num", "decode_process_num", "data_type")
     shown = ", ".join(f"{name} {engine[name]}" for name in sizes)
-    console.print(f"  plan: {shown}; about {plan.memory.total_mib} MiB", highlight=False)
+    console.print(f"  plan: {shown}; about {plan.memory.total_mib} MiB", highlight=False, soft_wrap=True)
     for warning in plan.warnings:
-        console.print(f"  [yellow]warning[/yellow]: {warning}", highlight=False)
+        console.print(f"  [yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
     console.print(f"  config: {launch.config_path}", highlight=False, soft_wrap=True)
     console.print(f"  command: {' '.join(launch.command.arguments)}", highlight=False, soft_wrap=True)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.status import Status
 
 from ttsfleet_operator.launch import Launch
-from ttsfleet_operator.local_server import LocalServer, StartState
+from ttsfleet_operator.local_server import LocalServer, ProcessState, StartState
 
 T = TypeVar("T")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,6 +28,7 @@ class StartDisplay:
         self._status: Status | None = None
         self._began = time.monotonic()
         self._ready: set[str] = set()
+        self._pids: dict[str, int] = {}
         self._phase = ""
 
     def __enter__(self) -> StartDisplay:
@@ -45,14 +46,24 @@ class StartDisplay:
         if not state.answering:
             self._say_phase("preparing the model (the first start converts it)")
             return
-        for name, ready in state.processes.items():
-            if ready and name not in self._ready:
-                self._ready.add(name)
-                self._console.print(f"  [green]✓[/green] {name} [dim]{self._elapsed()}[/dim]", highlight=False)
+        for name, process in state.processes.items():
+            self._show_process(name, process)
         if state.ready:
             return
-        waiting = [name for name, ready in state.processes.items() if not ready]
+        waiting = [name for name, process in state.processes.items() if not process.ready]
         self._say_phase(f"waiting for {', '.join(waiting)}" if waiting else "; ".join(state.problems) or "self-test")
+
+    def _show_process(self, name: str, process: ProcessState) -> None:
+        """A line when the process has come up, and one when it was started again."""
+        if process.pid is not None and self._pids.setdefault(name, process.pid) != process.pid:
+            self._pids[name] = process.pid
+            self._ready.discard(name)
+            self._console.print(
+                f"  [yellow]![/yellow] {name} ended and was started again; runtime.log says why", highlight=False
+            )
+        if process.ready and name not in self._ready:
+            self._ready.add(name)
+            self._console.print(f"  [green]✓[/green] {name} [dim]{self._elapsed()}[/dim]", highlight=False)
 
     def _say_phase(self, phase: str) -> None:
         if self._status is not None:
