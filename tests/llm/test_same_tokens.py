@@ -143,6 +143,11 @@ def test_tokens_and_logits_are_the_same_alone_in_company_preempted_and_with_pref
         assert engine.changed == []
     assert tiny_cache.engine.scheduler.counters.preemptions > 0
 
+    late = Recorded(bundle, num_blocks=16, max_rows=240)
+    late.engine.max_in_flight = 2
+    assert late.speak(specs, joins) == expected
+    assert late.changed == []
+
     hits = company.engine.scheduler.counters.prefix_hit_rows
     assert company.speak(specs, [0] * len(specs)) == expected
     assert company.changed == []
