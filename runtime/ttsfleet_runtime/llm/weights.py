@@ -49,7 +49,9 @@ def load_llm_weights(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {error}; convert the model again") from error
     shapes = expected_shapes(info)
-    present = set(tensors) - {"head.bias", "embedding.weight"}
+    if "head.bias" in tensors:
+        shapes["head.bias"] = (info.speech_vocab_size,)
+    present = set(tensors) - {"embedding.weight"}
     if "embedding.weight" not in tensors or present != set(shapes):
         wrong = sorted(present ^ set(shapes)) or ["embedding.weight"]
         raise CheckpointError(f"{path}: missing or unknown keys {wrong[:5]}; convert the model again")
