@@ -15,7 +15,8 @@ _SPEC_NOTES = {
     "rollout": "nothing is rolled out here; only drain.maxStreamSeconds acts",
     "runtime": "the installed ttsfleet-runtime is used, not an image",
     "pod": "there is no pod",
-    "network": "there is no Service and no NetworkPolicy; give --host to listen beyond this machine",
+    "network": "there is no Service and no NetworkPolicy; give --host to listen "
+    "beyond this machine, and set TTSFLEET_API_KEY for a key",
     "monitoring": "scrape /metrics on the management port",
     "quant_config_ref": "a ConfigMap lives in a cluster; give --quant-config FILE",
     "styles": "the styles of the model directory's style_config.json are served",

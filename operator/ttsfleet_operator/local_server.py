@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -55,23 +56,30 @@ class StartState:
 class LocalServer:
     """A running runtime process and its log."""
 
-    def __init__(self, process: asyncio.subprocess.Process, launch: Launch, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, launch: Launch, log: Path, lock: int) -> None:
         self._process = process
         self._launch = launch
         self._log = log
+        self._lock = lock
 
     @classmethod
     async def start(cls, launch: Launch, state_dir: Path) -> LocalServer:
         """Write engine.yaml and start the command; its output goes to `state_dir/runtime.log`.
 
-        Raises ServerStartError when the runtime is not installed, UsageError when a port is taken.
+        Raises ServerStartError when the runtime is not installed, UsageError when a port or the folder is taken.
         """
         check_port_free(launch.placement.host, launch.placement.port, "--port")
         check_port_free(launch.placement.management_host, launch.placement.management_port, "--management-port")
-        log = _prepare_state(launch, state_dir)
-        process = await _spawn(launch.command, log)
+        lock = _lock_state(state_dir)
+        try:
+            launch.config_path.write_text(launch.engine_yaml, encoding="utf-8")
+            log = state_dir / "runtime.log"
+            process = await _spawn(launch.command, log)
+        except BaseException:
+            os.close(lock)
+            raise
         _record_server(state_dir, process.pid, launch)
-        return cls(process, launch, log)
+        return cls(process, launch, log, lock)
 
     @property
     def pid(self) -> int:
@@ -122,7 +130,10 @@ class LocalServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         code = await self._process.wait()
-        self._log.with_name("server.json").unlink(missing_ok=True)
+        if self._lock >= 0:
+            self._log.with_name("server.json").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
         return code
 
     def tail(self) -> str:
@@ -208,10 +219,18 @@ def running_server(state_dir: Path) -> str | None:
         return None
 
 
-def _prepare_state(launch: Launch, state_dir: Path) -> Path:
+def _lock_state(state_dir: Path) -> int:
+    """Make the folder and take it for one server; the descriptor holds the lock. Raises UsageError when taken."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    launch.config_path.write_text(launch.engine_yaml, encoding="utf-8")
-    return state_dir / "runtime.log"
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"another ttsfleet serves from {state_dir}; stop it, or give another --state-dir and --port"
+        ) from error
+    return descriptor
 
 
 def _record_server(state_dir: Path, pid: int, launch: Launch) -> None:

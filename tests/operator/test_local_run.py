@@ -146,6 +146,17 @@ def test_second_signal_kills_a_runtime_that_does_not_end(runner: Runner) -> None
     assert not alive(pid)
 
 
+def test_state_folder_serves_one_at_a_time(runner: Runner) -> None:
+    process = runner.start("ready")
+    read_until(process, "Ctrl-C stops it")
+    runner.port, runner.management_port = free_ports(2)
+    code, output = runner.run("ready")
+    assert code == 2
+    assert "another ttsfleet serves from" in output
+    process.send_signal(signal.SIGTERM)
+    assert "stopped" in process.communicate(timeout=30)[0]
+
+
 def test_runtime_that_crashes_shows_its_last_words(runner: Runner) -> None:
     code, output = runner.run("crash")
     assert code == 1

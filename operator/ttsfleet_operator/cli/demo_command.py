@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from ttsfleet_operator.cli.options import add_start_arguments, state_dir
+from ttsfleet_operator.cli.options import add_start_arguments, api_key, state_dir
 from ttsfleet_operator.cli.run_command import describe
 from ttsfleet_operator.cli.say_command import write_audio
 from ttsfleet_operator.cli.serving import StopRequests, serving, until_stopped
@@ -67,7 +67,7 @@ async def _demo(arguments: argparse.Namespace, console: Console) -> int:
 
 async def _speak(url: str, order: SpeechOrder, path: Path, console: Console) -> _Result:
     """Once whole, into the file; once streamed, for the time to the first audio."""
-    async with speech_client() as client:
+    async with speech_client(api_key("")) as client:
         console.print("speaking …")
         body, delivery = await fetch_speech(client, url, order)
         write_audio(path, body)

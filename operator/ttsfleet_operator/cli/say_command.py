@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+import shutil
 import time
 import wave
 from collections.abc import AsyncIterator
@@ -113,11 +115,15 @@ async def _server_url(arguments: argparse.Namespace, console: Console, stop: Sto
     if url is not None:
         yield url
         return
-    folder = state_dir(arguments.state_dir, "say")
+    folder = state_dir(arguments.state_dir, f"say-{os.getpid()}")
     launch = tiny_launch(folder)
     console.print("no server answers here: starting the tiny voice for this sentence")
-    async with serving(launch, folder, arguments.ready_timeout, console, stop):
-        yield launch.url
+    try:
+        async with serving(launch, folder, arguments.ready_timeout, console, stop):
+            yield launch.url
+    finally:
+        if arguments.state_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _server_here() -> str | None:
