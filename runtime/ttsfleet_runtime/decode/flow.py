@@ -84,10 +84,11 @@ class FlowModel:
         InvalidRequestError when prompt and speech exceed the fixed noise.
         """
         num_context = 0 if finalize else self.info.pre_lookahead_len
-        ids = torch.cat([prompt_tokens.flatten().to(torch.int64), tokens.flatten().to(torch.int64)])
+        parts = (prompt_tokens, tokens)
+        ids = torch.cat([part.flatten().to(self.device, torch.int64, non_blocking=True) for part in parts])
         frames = (ids.shape[0] - num_context) * self.info.token_mel_ratio
         noise = flow_noise(frames, self.device)
-        rows = F.embedding(ids.to(self.device, non_blocking=True).clamp_(min=0), self.embedding)
+        rows = F.embedding(ids.clamp_(min=0), self.embedding)
         mu = self.encoder(rows, num_context, streaming=streaming)
         cond = torch.zeros_like(mu)
         num_prompt_frames = prompt_mel.shape[0]
