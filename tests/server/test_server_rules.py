@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ttsfleet_runtime.errors import InvalidRequestError, NotFoundError
+from ttsfleet_runtime.errors import ErrorInfo, InvalidRequestError, NotFoundError
 from ttsfleet_runtime.messages import StageTimes, VoiceInfo
 from ttsfleet_runtime.server.catalog import OPENAI_VOICES, served_voice
 from ttsfleet_runtime.server.delivery import tokens_digest
@@ -52,6 +52,16 @@ def test_stage_durations_leave_out_what_is_not_known() -> None:
 def test_the_outcome_follows_from_the_status(status: int, outcome: str) -> None:
     log = RequestLog("id", 1.0, status=status)
     assert log.report("/x", 2.0).outcome == outcome
+
+
+def test_the_log_line_tells_why_a_request_failed() -> None:
+    log = RequestLog("abc", 1.0, key="k1", status=200, first_audio_seconds=0.25, audio_seconds=1.5, underruns=1)
+    log.timings_ms = {"queue": 1.0}
+    log.failed(ErrorInfo(code="unavailable", message='the "llm"\ndied', status=503))
+    assert log.line("POST", log.report("/x", 2.5)) == (
+        "POST /x 503 error id=abc key=k1 total=1500.0ms first_audio=250.0ms queue=1.0ms audio=1.50s underruns=1 "
+        "error='unavailable: the \"llm\"\\ndied'"
+    )
 
 
 def voices(*names: str, kind: str = "builtin") -> list[VoiceInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -227,3 +228,20 @@ def test_a_bug_of_ours_is_a_json_500_that_names_the_request(server: Any, caplog:
     assert answer.json()["error"]["code"] == "internal_error"
     assert answer.headers["x-request-id"] in caplog.text
     assert server.speak("Next.").status_code == 200
+
+
+def test_a_crowd_of_which_some_leave_is_answered_and_leaves_nothing_behind(server: Any) -> None:
+    server.router.behaviours["Silent."] = silent
+
+    def visit(number: int) -> int:
+        if number % 4 == 0:
+            connection = raw_request(server, input="Silent." if number % 8 else "Hello.", stream=True)
+            connection.close()
+            return 200
+        fields = [{}, {"stream": True}, {"stream_format": "sse"}, {"response_format": "pcm"}][number % 4]
+        return server.speak(**fields).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(visit, range(120))) == {200}
+    server.router.wait_for(RequestReport, 120)
+    assert (server.client.num_streams, server.load.running) == (0, 0)

@@ -85,6 +85,7 @@ class AccessLayer:
         self._load.begin()
         try:
             if refusal is not None:
+                log.failed(refusal)
                 await error_response(refusal)(scope, receive, answer)
             else:
                 await self._run(scope, self._limited(receive), answer, log)
@@ -98,7 +99,7 @@ class AccessLayer:
             await self._app(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", log.request_id)
-            log.failed(INTERNAL_ERROR.status)
+            log.failed(INTERNAL_ERROR)
             if not answer.started:
                 await error_response(INTERNAL_ERROR)(scope, receive, answer)
 
@@ -149,7 +150,8 @@ class AccessLayer:
         if not log.status:
             log.cancelled()
         report = log.report(_route_of(scope), time.monotonic())
-        logger.info("%s", log.line(scope["method"], report))
+        level = logging.WARNING if report.status >= 500 else logging.INFO
+        logger.log(level, "%s", log.line(scope["method"], report))
         self._report(report)
 
 

@@ -101,14 +101,22 @@ def _error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def _on_typed_error(_request: Request, error: Exception) -> Response:
+def _answer(request: Request, info: ErrorInfo, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer, noted in the request's log."""
+    log = getattr(request.state, "log", None)
+    if log is not None:
+        log.failed(info)
+    return error_response(info, headers)
+
+
+def _on_typed_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TTSFleetError)
-    return error_response(error.info())
+    return _answer(request, error.info())
 
 
-def _on_validation_error(_request: Request, error: Exception) -> Response:
+def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(invalid_request(error).info())
+    return _answer(request, invalid_request(error).info())
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -118,7 +126,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
         message = f"{request.method} {request.url.path}: {message}; docs/api.md lists the paths"
     code = _CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
     info = ErrorInfo(code=code, message=message, status=error.status_code)
-    return error_response(info, error.headers)
+    return _answer(request, info, error.headers)
 
 
 def _on_client_gone(_request: Request, _error: Exception) -> Response:

@@ -133,6 +133,13 @@ def listener_config(app: object, plan: ServerPlan) -> uvicorn.Config:
     )
 
 
+def quiet_uvicorn() -> None:
+    """Drop uvicorn's remarks on what the app does on purpose and logs itself: aborting a body that failed."""
+    log = logging.getLogger("uvicorn.error")
+    log.setLevel(logging.WARNING)
+    log.addFilter(lambda record: record.msg != "ASGI callable returned without completing response.")
+
+
 def bound_dead_clients(listening: socket.socket, plan: ServerPlan) -> None:
     """Let the kernel end connections whose client takes no byte for the request timeout.
 

@@ -41,7 +41,7 @@ def page_routes(client: RouterClient) -> APIRouter:
     async def status() -> Response:
         return Response((await client.call(GetStatus)).text, media_type="application/json")
 
-    @router.get("/health")
+    @router.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
         document = json.loads((await client.call(GetStatus, _PROBE_SECONDS)).text or "{}")
         if not document.get("ready", True):

@@ -6,11 +6,14 @@ import re
 import uuid
 from dataclasses import dataclass, field
 
-from ttsfleet_runtime.errors import DeadlineError
+from ttsfleet_runtime.errors import DeadlineError, ErrorInfo
 from ttsfleet_runtime.messages import RequestReport, StageTimes
 from ttsfleet_runtime.server.errors import CLIENT_CLOSED_REQUEST
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+_LOGGED_CHARACTERS = 300
 
 
 def request_id_from(given: str | None) -> str:
@@ -22,14 +25,15 @@ def request_id_from(given: str | None) -> str:
 class RequestLog:
     """Filled by the speech endpoint as the request goes on, read once at its end by the access layer.
 
-    `key` is the request's name inside the server; `outcome` stays empty when the status says it all.
+    `key` is the request's name inside the server; `status` is what the request came to, which after a failure
+    midway is not what went over the wire.
     """
 
     request_id: str
     received: float
     key: str = ""
-    outcome: str = ""
     status: int = 0
+    error: str = ""
     first_audio_seconds: float | None = None
     audio_seconds: float = 0.0
     underruns: int = 0
@@ -38,12 +42,11 @@ class RequestLog:
     def cancelled(self) -> None:
         """The client left."""
         self.status = CLIENT_CLOSED_REQUEST
-        self.outcome = "cancelled"
 
-    def failed(self, status: int) -> None:
-        """The request failed after its answer had begun: the status on the wire no longer tells."""
-        self.status = status
-        self.outcome = "timeout" if status == DeadlineError.status else "error"
+    def failed(self, error: ErrorInfo) -> None:
+        """The request failed, perhaps after its answer had begun, when the status on the wire no longer tells."""
+        self.status = error.status
+        self.error = f"{error.code}: {error.message}"
 
     def report(self, route: str, now: float) -> RequestReport:
         """The last word on this request."""
@@ -51,7 +54,7 @@ class RequestLog:
             key=self.key,
             route=route,
             status=self.status,
-            outcome=self.outcome or _outcome(self.status),
+            outcome=_outcome(self.status),
             latency_seconds=now - self.received,
             first_audio_seconds=self.first_audio_seconds,
             audio_seconds=self.audio_seconds,
@@ -71,6 +74,8 @@ class RequestLog:
         parts += [f"{stage}={duration:.1f}ms" for stage, duration in self.timings_ms.items()]
         if self.audio_seconds:
             parts += [f"audio={self.audio_seconds:.2f}s", f"underruns={self.underruns}"]
+        if self.error:
+            parts.append(f"error={self.error[:_LOGGED_CHARACTERS]!r}")
         return " ".join(parts)
 
 

@@ -111,7 +111,7 @@ class SpeechResponse(Response):
             error = failure
         if not delivery.started:
             raise error
-        self._log.failed(error.status)
+        self._log.failed(error.info())
         await delivery.fail(error)
 
     async def _deliver(self, delivery: Delivery) -> None:

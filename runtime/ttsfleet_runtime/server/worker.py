@@ -30,7 +30,7 @@ from ttsfleet_runtime.messages import GetStatus, Hello, Retiring
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.server.access import WorkerLoad
 from ttsfleet_runtime.server.app import create_app
-from ttsfleet_runtime.server.listener import Listener, bound_dead_clients, listener_config
+from ttsfleet_runtime.server.listener import Listener, bound_dead_clients, listener_config, quiet_uvicorn
 from ttsfleet_runtime.server.router_client import RouterClient
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent(args.parent)
     ignore_interrupt()
     configure_logging(args.identity)
+    quiet_uvicorn()
     plan = read_plan(args.plan)
     listening = socket.socket(fileno=args.fd)
     bound_dead_clients(listening, plan.server)
