@@ -71,14 +71,21 @@ class RelativeAttention:
             end = min(begin + step, length)
             keys = end if chunk is not None else length
             bias = self._position_scores(position[:, begin:end], begin, keys)
-            if chunk is not None and not on_cpu:
-                chunk_of = torch.arange(length, device=x.device) // chunk
-                bias = bias.masked_fill(chunk_of[None, :] > chunk_of[:, None], float("-inf"))
+            if not on_cpu:
+                bias = self._masked(bias, chunk)
             mixed = F.scaled_dot_product_attention(
                 content[None, :, begin:end], k[None, :, :keys], v[None, :, :keys], attn_mask=bias[None]
             )
             out[begin:end] = mixed[0].transpose(0, 1)
         return self.out(out.flatten(1))
+
+    @staticmethod
+    def _masked(bias: Tensor, chunk: int | None) -> Tensor:
+        """Chunk mask over [heads, frames, frames], laid out afresh: fused kernels need aligned rows."""
+        if chunk is None:
+            return bias.contiguous()
+        chunk_of = torch.arange(bias.shape[2], device=bias.device) // chunk
+        return bias.masked_fill(chunk_of[None, :] > chunk_of[:, None], float("-inf"))
 
     def _position_scores(self, queries: Tensor, begin: int, num_keys: int) -> Tensor:
         """queries: [heads, n, head_dim] from frame `begin` -> scaled scores [heads, n, num_keys], a strided view."""
