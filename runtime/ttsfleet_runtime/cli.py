@@ -7,9 +7,10 @@
     verify           run the golden cases through the production code
     version
 
-Only this module reads the environment (and `verify` pins MKL's arithmetic in it): TTSFLEET_API_KEY or TTSFLEET_API_KEY_FILE (serve), TTSFLEET_CACHE_DIR and
-TTSFLEET_VOICES_DIR (else XDG_CACHE_HOME, XDG_DATA_HOME, HOME). Imports are made by the subcommand that needs them,
-so that `--help` answers at once. Exit codes: 0 done, 1 a check failed, 2 a wrong value or input.
+Only this module reads the environment (and `verify` pins MKL's arithmetic in it): TTSFLEET_API_KEY or
+TTSFLEET_API_KEY_FILE (serve), TTSFLEET_CACHE_DIR and TTSFLEET_VOICES_DIR (else XDG_CACHE_HOME, XDG_DATA_HOME, HOME).
+Imports are made by the subcommand that needs them, so that `--help` answers at once. Exit codes: 0 done, 1 a check
+failed, 2 a wrong value or input.
 """
 
 from __future__ import annotations
@@ -186,8 +187,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    # The recorded mels of quiet bands are rounding noise of MKL's portable FFT, which MKL takes on AMD by itself and on
-    # Intel only when told to (seen on a Xeon: 5e-3 instead of 1e-6 in v2/fe_tones_48k_odd). Read when MKL starts.
+    # The recorded mels of quiet bands are rounding noise of MKL's portable FFT, which MKL takes on AMD by itself and
+    # on Intel only when told to (seen on a Xeon: 5e-3 instead of 1e-6 in v2/fe_tones_48k_odd). Read when MKL starts.
     os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
     from ttsfleet_runtime.verify import runner
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ttsfleet_runtime.checkpoint import default_cache_dir, resolve_model_dir
+from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.bundle import read_model_info
 from ttsfleet_runtime.checkpoint.cached import ensure_bundle, find_bundle
 from ttsfleet_runtime.checkpoint.convert import convert
@@ -263,14 +263,6 @@ def test_subprocess_passes_on_why_a_model_is_refused(model_dir: Path, tmp_path: 
 def test_unknown_built_in_model_is_refused_with_those_there_are() -> None:
     with pytest.raises(CheckpointError, match="no built-in model 'x'; there is tiny-en"):
         resolve_model_dir("builtin:x")
-
-
-@pytest.mark.parametrize(
-    ("variable", "expected"),
-    [("", "/home/a/.cache/ttsfleet"), ("/var/cache", "/var/cache/ttsfleet"), ("rel", "/home/a/.cache/ttsfleet")],
-)
-def test_cache_follows_the_xdg_rule(variable: str, expected: str) -> None:
-    assert default_cache_dir(xdg_cache_home=variable, home=Path("/home/a")) == Path(expected)
 
 
 def test_missing_model_directory_is_refused(tmp_path: Path) -> None:

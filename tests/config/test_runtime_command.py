@@ -99,6 +99,8 @@ def test_places_come_from_flags_then_variables_then_the_users_folders(tmp_path: 
     assert (config.cache_dir, config.voices_dir) == ("/x/cache/ttsfleet", "/x/data/ttsfleet/voices")
     assert config.model_dir is not None
     assert config.model_dir.endswith("tiny-en")
+    config = locations.complete_locations(absent, {"XDG_CACHE_HOME": "not/absolute"})
+    assert config.cache_dir == str(Path.home() / ".cache" / "ttsfleet")
 
 
 def test_plan_is_printed_as_json(

@@ -37,14 +37,3 @@ def resolve_model_dir(model_dir: str | Path) -> Path:
             param="model_dir",
         )
     return path
-
-
-def default_cache_dir(*, xdg_cache_home: str = "", home: Path | None = None) -> Path:
-    """Where bundles go unless told: `$XDG_CACHE_HOME/ttsfleet`, else `~/.cache/ttsfleet`.
-
-    The caller (a settings layer) passes the variable's value; nothing is read from the environment here.
-    XDG demands an absolute path, so a relative value is ignored.
-    """
-    if xdg_cache_home and Path(xdg_cache_home).is_absolute():
-        return Path(xdg_cache_home) / "ttsfleet"
-    return (home or Path.home()) / ".cache" / "ttsfleet"

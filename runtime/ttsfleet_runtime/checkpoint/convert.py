@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from ttsfleet_runtime.checkpoint import default_cache_dir, resolve_model_dir
+from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.cached import DTYPES, DType, Progress, bundle_path, is_whole
 from ttsfleet_runtime.checkpoint.digest import model_digest
 from ttsfleet_runtime.checkpoint.directory import ModelDirectory, open_model_dir
@@ -71,15 +71,21 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments. Whoever calls `run` fills in `cache` when it is not given."""
     parser.add_argument("model_dir", help="a CosyVoice2 directory as published, or builtin:<name>")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where bundles are kept (~/.cache/ttsfleet)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where bundles are kept ($TTSFLEET_CACHE_DIR, else ~/.cache/ttsfleet)",
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the LLM's weights (fp32)")
     parser.add_argument("--json-progress", action="store_true", help="progress as JSON lines on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and print the bundle's path as the last line of stdout. 2 when the model cannot be used."""
-    cache_dir = args.cache or default_cache_dir()
+    cache_dir: Path = args.cache
     try:
         if args.json_progress:
             path = convert(Path(args.model_dir), cache_dir, dtype=args.dtype, progress=_print_json)
@@ -100,7 +106,10 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ttsfleet-runtime convert", description=(__doc__ or "").split("\n")[0])
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    if args.cache is None:
+        parser.error("--cache DIR is missing")
+    return run(args)
 
 
 def _write_line(line: str) -> None:

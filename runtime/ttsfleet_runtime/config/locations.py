@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ttsfleet_runtime.checkpoint import default_cache_dir, resolve_model_dir
+from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.config.engine import EngineConfig
 
 DEFAULT_MODEL = "builtin:tiny-en"
@@ -29,13 +29,16 @@ def complete_locations(config: EngineConfig, environment: Mapping[str, str]) -> 
 
 
 def cache_dir(environment: Mapping[str, str]) -> Path:
-    """TTSFLEET_CACHE_DIR, else `ttsfleet` in the user's cache folder."""
+    """TTSFLEET_CACHE_DIR, else `ttsfleet` in the user's cache folder (XDG demands an absolute path)."""
     given = environment.get("TTSFLEET_CACHE_DIR")
-    return _absolute(given) if given else default_cache_dir(xdg_cache_home=environment.get("XDG_CACHE_HOME", ""))
+    if given:
+        return _absolute(given)
+    cache = Path(environment.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "ttsfleet"
 
 
 def voices_dir(environment: Mapping[str, str]) -> Path:
-    """TTSFLEET_VOICES_DIR, else `ttsfleet/voices` in the user's data folder (XDG demands an absolute path)."""
+    """TTSFLEET_VOICES_DIR, else `ttsfleet/voices` in the user's data folder."""
     given = environment.get("TTSFLEET_VOICES_DIR")
     if given:
         return _absolute(given)
