@@ -26,9 +26,7 @@ class TTSFleetError(Exception):
     code = "internal_error"
     status = 500
 
-    def __init__(
-        self, message: str, *, param: str | None = None, retry_after_seconds: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param

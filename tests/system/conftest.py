@@ -74,7 +74,8 @@ def serve(directory: Path, *flags: str) -> Iterator[Service]:
     command = [
         str(Path(sys.executable).with_name("ttsfleet-runtime")), "serve", "--model_dir", "builtin:tiny-en",
         "--device", "cpu", "--host", "127.0.0.1", "--management_host", "127.0.0.1",
-        "--port", str(ports[0]), "--management_port", str(ports[1]), "--voices_dir", str(directory / "voices"), *flags,
+        "--port", str(ports[0]), "--management_port", str(ports[1]),
+        "--voices_dir", str(directory / "voices"), *flags,
     ]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=dict(os.environ))
