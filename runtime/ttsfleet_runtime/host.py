@@ -161,7 +161,7 @@ class StageHost:
         gauges: list[Gauge] = []
         for stage in self._stages:
             gauges.extend(stage.gauges())
-        self._send_router([Heartbeat(identity=self._identity, gauges=gauges)])
+        self._send_router([Heartbeat(identity=self._identity, pid=os.getpid(), gauges=gauges)])
 
     def _close(self) -> None:
         for peer in self._peers.values():

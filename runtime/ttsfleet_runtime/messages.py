@@ -215,6 +215,7 @@ class DecodeJob(Message, frozen=True, kw_only=True):
     speed: float = 1.0
     seed: int = 0
     num_text_tokens: int = 0
+    deadline: float = 0.0  # the request's; a segment that lives longer is nobody's any more. 0.0 = none
     times: StageTimes
 
 
@@ -306,6 +307,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     """Once a second from each stage: liveness, and its gauges (queue depth, in flight, batch size, KV use)."""
 
     identity: str
+    pid: int = 0
     gauges: list[Gauge]
 
 

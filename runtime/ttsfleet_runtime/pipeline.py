@@ -18,8 +18,7 @@ decoder fails at once with 503; the requests of a lost HTTP worker are cancelled
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
@@ -35,52 +34,28 @@ from ttsfleet_runtime.errors import (
 )
 from ttsfleet_runtime.messages import (
     Cancel,
-    DecodeJob,
     DropVoices,
     EncodeText,
     EncodeVoice,
     Mode,
     RequestFailed,
-    Sampling,
     SegmentConsumed,
     SegmentDecoded,
     SequenceFinished,
-    SequenceJob,
     SpeechRequest,
-    StageTimes,
     TextEncoded,
     VoiceEncoded,
 )
+from ttsfleet_runtime.router.encode_queue import EncodeQueue
 from ttsfleet_runtime.router.fleet import Fleet
+from ttsfleet_runtime.router.jobs import JobFactory
+from ttsfleet_runtime.router.voice import Voice, choose_mode, prompt_text
 from ttsfleet_runtime.router.voice_cache import VoiceCache
 from ttsfleet_runtime.stage import Outgoing
 from ttsfleet_runtime.voices import voice_hash
 
 OFFLINE_SEGMENTS_AHEAD = 4
 """Segments of one offline request in the engine at once: enough to batch, too few to starve the others."""
-
-MIN_TOKENS_PER_TEXT_TOKEN = 2
-MAX_TOKENS_PER_TEXT_TOKEN = 20
-"""Bounds of the speech tokens per text token (goldens/FORMAT.md, section 7)."""
-
-MAX_FLOW_FRAMES = 15000
-"""Frames of the flow's fixed noise: (prompt + generated tokens) x 2 must stay within (section 12)."""
-
-
-@dataclass(frozen=True)
-class Voice:
-    """What the pipeline knows of a voice. `audio` loads the prompt when its entry must be computed again.
-
-    `sft_hash` is the entry for mode sft where the model brings another speaker vector for it; empty = the same.
-    """
-
-    name: str
-    voice_hash: str
-    has_prompt: bool
-    sft_hash: str = ""
-    prompt_text: str = ""
-    prompt_ids: tuple[int, ...] | None = None  # of a voice that ships with the model, already tokenised
-    audio: Callable[[], bytes] = bytes
 
 
 @dataclass
@@ -90,8 +65,6 @@ class _Request:
     request: SpeechRequest
     mode: Mode
     voice: Voice
-    encoder: str = ""
-    retried: bool = False
     text: TextEncoded | None = None
     voice_ready: bool = False
     engine: str = ""
@@ -109,7 +82,7 @@ class _Request:
     @property
     def voice_hash(self) -> str:
         """The entry that this request's mode uses."""
-        return self.voice.sft_hash or self.voice.voice_hash if self.mode is Mode.SFT else self.voice.voice_hash
+        return self.voice.entry_hash(self.mode)
 
 
 class Pipeline:
@@ -122,9 +95,8 @@ class Pipeline:
         self._voices = voices
         self.cache = VoiceCache(plan.cache_capacity)
         self._requests: dict[str, _Request] = {}
-        self._waiting_for_encoder: deque[EncodeText | EncodeVoice] = deque()
-        self._encoding: dict[str, str] = {}  # voice hash -> encoder that computes it
-        self._voice_retried: set[str] = set()
+        self._jobs = JobFactory(plan, model)
+        self._encode = EncodeQueue(fleet.encoders, plan.encode_paral_num)
         self.evicted: list[str] = []
         """Voice hashes whose files the router must delete; it empties the list."""
         self._preparing: set[str] = set()
@@ -143,7 +115,7 @@ class Pipeline:
                 raise DeadlineError("the request's deadline had passed when it reached the router")
             self._admit()
             voice = self._find_voice(request)
-            mode = _choose_mode(request, voice)
+            mode = choose_mode(request, voice)
             self._check_style(request)
         except TTSFleetError as error:
             return [Outgoing(request.reply_to, RequestFailed(key=request.key, error=error.info()))]
@@ -152,30 +124,35 @@ class Pipeline:
         text = EncodeText(
             key=request.key,
             text=request.text,
-            prompt_text=_prompt_text(mode, request, voice),
+            prompt_text=prompt_text(mode, request, voice),
             mode=mode,
         )
-        return [*self._use_voice(state), *self._encode(text)]
+        try:
+            outgoing = self._use_voice(state)
+        except TTSFleetError as error:
+            return self._fail(state, error.info())
+        return [*outgoing, *self._encode.submit(text)]
 
     def text_encoded(self, message: TextEncoded, now: float) -> list[Outgoing]:
         """The text's segments are tokens now."""
-        self._fleet.finish_encoding(message.key)
+        outgoing = self._encode.finished(message.key)
         state = self._requests.get(message.key)
         if state is None:
-            return self._encode_waiting()
-        if message.error is not None:
-            return [*self._fail(state, message.error), *self._encode_waiting()]
+            return outgoing
+        error = message.error
+        if error is None and not message.segments:
+            error = InvalidRequestError("the text holds nothing that can be spoken", param="input").info()
+        if error is not None:
+            return [*outgoing, *self._fail(state, error)]
         state.text = message
         state.encoded_at = now
-        return [*self._speak(state), *self._encode_waiting()]
+        return [*outgoing, *self._speak(state)]
 
     def voice_encoded(self, message: VoiceEncoded) -> list[Outgoing]:
         """A voice entry lies in the run directory, or could not be computed: all who waited go on."""
-        self._fleet.finish_encoding(message.voice_hash)
-        self._encoding.pop(message.voice_hash, None)
-        self._voice_retried.discard(message.voice_hash)
+        outgoing = self._encode.finished(message.voice_hash)
         waiters, evicted = self.cache.computed(message.voice_hash, message.num_tokens, message.error)
-        outgoing = self._drop(evicted)
+        outgoing += self._drop(evicted)
         for key in waiters:
             state = self._requests.get(key)
             if key in self._preparing:
@@ -187,7 +164,7 @@ class Pipeline:
             else:
                 state.voice_ready = True
                 outgoing += self._speak(state)
-        return [*outgoing, *self._encode_waiting()]
+        return outgoing
 
     def segment_consumed(self, message: SegmentConsumed) -> list[Outgoing]:
         """The client took the first audio of a segment: prepare the next."""
@@ -223,7 +200,7 @@ class Pipeline:
     def cancel(self, message: Cancel) -> list[Outgoing]:
         """The client left: every stage forgets the request."""
         state = self._requests.get(message.key)
-        return [] if state is None else [*self._cancel_stages(state), *self._forget(state)]
+        return [] if state is None else self._cancel(state)
 
     def expire(self, now: float) -> list[Outgoing]:
         """End requests whose deadline has passed (the server does so too: this is the backstop)."""
@@ -238,11 +215,15 @@ class Pipeline:
     def prepare_voice(self, call: str, voice_hash: str, audio: bytes) -> list[Outgoing]:
         """Compute a voice ahead of its first request (registration); the end is told in `prepared`."""
         self._preparing.add(call)
-        ready = self.cache.acquire(voice_hash, call, audio)
+        ready = self.cache.acquire(voice_hash, call)
         if ready:
             self._end_preparation(call, None)
             return self._drop(self.cache.release(voice_hash, call))
-        return self._encode(EncodeVoice(voice_hash=voice_hash, audio=audio)) if ready is None else []
+        return self._encode.submit(EncodeVoice(voice_hash=voice_hash, audio=audio)) if ready is None else []
+
+    def forget_voice(self, voice_hash: str) -> list[Outgoing]:
+        """A registered voice was deleted: its entry goes as soon as no live request uses it."""
+        return self._drop(self.cache.discard(voice_hash))
 
     def release_voices(self) -> list[Outgoing]:
         """Empty the voice cache of everything that no live request uses."""
@@ -257,23 +238,31 @@ class Pipeline:
     def process_ready(self, identity: str) -> list[Outgoing]:
         """A process said hello."""
         self._fleet.ready(identity)
-        return self._encode_waiting()
+        return self._encode.pump()
 
     def process_lost(self, identity: str) -> list[Outgoing]:
         """A process died or stopped answering: retry, fail or cancel what it had."""
-        lost_work = self._fleet.lost(identity)
+        self._fleet.lost(identity)
         outgoing: list[Outgoing] = []
         error = UnavailableError(
             f"the process {identity} died while it worked on this request; try again", retry_after_seconds=1
         ).info()
         for state in list(self._requests.values()):
             if state.request.reply_to == identity:
-                outgoing += [*self._cancel_stages(state), *self._forget(state)]
+                outgoing += self._cancel(state)
             elif identity in (state.engine, state.decoder) and not self._engine_is_done(state, identity):
                 outgoing += self._fail(state, error)
-        for work in lost_work:
-            outgoing += self._retry(work, error)
-        return [*outgoing, *self._encode_waiting()]
+        for work in self._encode.lost(identity):
+            if isinstance(work, EncodeVoice):
+                outgoing += self.voice_encoded(VoiceEncoded(voice_hash=work.voice_hash, error=error))
+            else:
+                outgoing += self.fail(work.key, error)
+        return [*outgoing, *self._encode.pump()]
+
+    def fail(self, key: str, error: ErrorInfo) -> list[Outgoing]:
+        """Answer a request with an error and forget it everywhere; nothing when it is not known."""
+        state = self._requests.get(key)
+        return [] if state is None else self._fail(state, error)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -310,42 +299,11 @@ class Pipeline:
     def _use_voice(self, state: _Request) -> list[Outgoing]:
         voice = state.voice
         audio = voice.audio() if not self.cache.has(state.voice_hash) else b""
-        ready = self.cache.acquire(state.voice_hash, state.key, audio)
+        ready = self.cache.acquire(state.voice_hash, state.key)
         state.voice_ready = ready is True
         if ready is None:
-            return self._encode(EncodeVoice(voice_hash=state.voice_hash, audio=audio))
+            return self._encode.submit(EncodeVoice(voice_hash=state.voice_hash, audio=audio))
         return []
-
-    def _encode(self, work: EncodeText | EncodeVoice) -> list[Outgoing]:
-        encoder = self._fleet.choose_encoder(_work_id(work), work)
-        if encoder is None:
-            self._waiting_for_encoder.append(work)
-            return []
-        return [Outgoing(encoder, work)]
-
-    def _encode_waiting(self) -> list[Outgoing]:
-        outgoing: list[Outgoing] = []
-        while self._waiting_for_encoder:
-            encoder = self._fleet.choose_encoder(_work_id(self._waiting_for_encoder[0]), self._waiting_for_encoder[0])
-            if encoder is None:
-                break
-            outgoing.append(Outgoing(encoder, self._waiting_for_encoder.popleft()))
-        return outgoing
-
-    def _retry(self, work: EncodeText | EncodeVoice, error: ErrorInfo) -> list[Outgoing]:
-        """Encode work of a lost process: once more on another, then the error."""
-        if isinstance(work, EncodeVoice):
-            if work.voice_hash in self._voice_retried:
-                return self.voice_encoded(VoiceEncoded(voice_hash=work.voice_hash, error=error))
-            self._voice_retried.add(work.voice_hash)
-            return self._encode(work)
-        state = self._requests.get(work.key)
-        if state is None:
-            return []
-        if state.retried:
-            return self._fail(state, error)
-        state.retried = True
-        return self._encode(work)
 
     def _speak(self, state: _Request) -> list[Outgoing]:
         """Hand the next segments to the LLM, as far ahead as playback (or batching, offline) asks for."""
@@ -362,7 +320,16 @@ class Pipeline:
         outgoing: list[Outgoing] = []
         while state.started < min(len(state.text.segments), self._allowed(state)):
             try:
-                job = self._sequence_job(state, state.started)
+                job = self._jobs.segment(
+                    state.request,
+                    state.mode,
+                    state.voice,
+                    state.text,
+                    state.started,
+                    num_prompt_tokens=self.cache.num_tokens(state.voice_hash),
+                    decoder=state.decoder,
+                    encoded_at=state.encoded_at,
+                )
             except TTSFleetError as error:
                 return self._fail(state, error.info())
             outgoing.append(Outgoing(state.engine, job))
@@ -375,66 +342,6 @@ class Pipeline:
             return state.consumed + 2
         return len(state.finished) + OFFLINE_SEGMENTS_AHEAD
 
-    def _sequence_job(self, state: _Request, segment: int) -> SequenceJob:
-        request, voice = state.request, state.voice
-        assert state.text is not None
-        text_ids = state.text.segments[segment]
-        prompt_ids = list(voice.prompt_ids or ()) if _uses_known_prompt(state.mode, voice) else state.text.prompt_ids
-        use_prompt_speech = state.mode is Mode.ZERO_SHOT
-        num_prompt = self.cache.num_tokens(state.voice_hash)
-        rows = 2 + len(prompt_ids) + len(text_ids) + (num_prompt if use_prompt_speech else 0)
-        max_tokens = min(
-            request.max_tokens or MAX_TOKENS_PER_TEXT_TOKEN * len(text_ids),
-            self._plan.max_req_total_len - rows,
-            MAX_FLOW_FRAMES // self._model.flow.token_mel_ratio - num_prompt,
-        )
-        if max_tokens < 1:
-            raise InvalidRequestError(
-                f"the text, its prompt and one token of speech need {rows + 1} positions; "
-                f"max_req_total_len is {self._plan.max_req_total_len}: shorten the prompt or the text",
-                param="input",
-            )
-        min_tokens = min(MIN_TOKENS_PER_TEXT_TOKEN * len(text_ids), max_tokens)
-        last = segment == len(state.text.segments) - 1
-        return SequenceJob(
-            key=request.key,
-            segment=segment,
-            style=request.style or self._model.styles[0],
-            prompt_ids=prompt_ids,
-            text_ids=text_ids,
-            voice_hash=state.voice_hash,
-            use_prompt_speech=use_prompt_speech,
-            min_tokens=max_tokens if request.ignore_eos else min_tokens,
-            max_tokens=max_tokens,
-            ignore_eos=request.ignore_eos,
-            seed=request.seed,
-            sampling=request.sampling or self._model_sampling(),
-            deadline=request.deadline,
-            decoder=state.decoder,
-            decode=DecodeJob(
-                key=request.key,
-                segment=segment,
-                last_segment=last,
-                reply_to=request.reply_to,
-                voice_hash=state.voice_hash,
-                use_prompt=state.mode is not Mode.SFT,
-                stream=request.stream,
-                speed=request.speed,
-                seed=request.seed,
-                num_text_tokens=len(text_ids),
-                times=StageTimes(received=request.received, encoded=state.encoded_at),
-            ),
-        )
-
-    def _model_sampling(self) -> Sampling:
-        model = self._model
-        return Sampling(
-            top_p=model.sampling_top_p,
-            top_k=model.sampling_top_k,
-            win_size=model.sampling_win_size,
-            tau_r=model.sampling_tau_r,
-        )
-
     def _engine_is_done(self, state: _Request, identity: str) -> bool:
         """True when the lost process had already done all its work for this request."""
         if identity != state.engine or identity == state.decoder or state.text is None:
@@ -443,19 +350,17 @@ class Pipeline:
 
     def _fail(self, state: _Request, error: ErrorInfo) -> list[Outgoing]:
         failed = Outgoing(state.request.reply_to, RequestFailed(key=state.key, error=error))
-        return [failed, *self._cancel_stages(state), *self._forget(state)]
+        return [failed, *self._cancel(state)]
 
-    def _cancel_stages(self, state: _Request) -> list[Outgoing]:
-        targets = {self._fleet.encoder_of(state.key), state.engine, state.decoder} - {"", None}
-        return [Outgoing(str(identity), Cancel(key=state.key)) for identity in sorted(str(t) for t in targets)]
+    def _cancel(self, state: _Request) -> list[Outgoing]:
+        """Tell every stage that holds the request, and forget it."""
+        holders = {self._encode.cancel(state.key) or "", state.engine, state.decoder} - {""}
+        cancels = [Outgoing(identity, Cancel(key=state.key)) for identity in sorted(holders)]
+        return [*cancels, *self._forget(state), *self._encode.pump()]
 
     def _forget(self, state: _Request) -> list[Outgoing]:
         del self._requests[state.key]
         self._fleet.finish(state.key)
-        self._fleet.finish_encoding(state.key)
-        if state.text is None:
-            waiting = (w for w in self._waiting_for_encoder if not isinstance(w, EncodeText) or w.key != state.key)
-            self._waiting_for_encoder = deque(waiting)
         return self._drop(self.cache.release(state.voice_hash, state.key))
 
     def _drop(self, voice_hashes: list[str]) -> list[Outgoing]:
@@ -464,46 +369,3 @@ class Pipeline:
         self.evicted += voice_hashes
         message = DropVoices(voice_hashes=voice_hashes)
         return [Outgoing(identity, message) for identity in self._fleet.voice_users()]
-
-
-def _work_id(work: EncodeText | EncodeVoice) -> str:
-    return work.key if isinstance(work, EncodeText) else work.voice_hash
-
-
-def _uses_known_prompt(mode: Mode, voice: Voice) -> bool:
-    return mode is Mode.ZERO_SHOT and voice.prompt_ids is not None
-
-
-def _choose_mode(request: SpeechRequest, voice: Voice) -> Mode:
-    """The asked mode, or: instructions -> instruct2, a prompt with its transcript -> zero_shot, a prompt alone ->
-    cross_lingual, else sft. Raises InvalidRequestError when the voice lacks what the mode needs."""
-    transcript = bool(voice.prompt_text.strip()) or voice.prompt_ids is not None
-    mode = request.mode
-    if mode is None:
-        if request.instructions.strip():
-            return Mode.INSTRUCT2 if voice.has_prompt else _refuse_mode(Mode.INSTRUCT2, voice, "a prompt recording")
-        if voice.has_prompt:
-            return Mode.ZERO_SHOT if transcript else Mode.CROSS_LINGUAL
-        return Mode.SFT
-    if mode is Mode.SFT:
-        return mode
-    if not voice.has_prompt:
-        return _refuse_mode(mode, voice, "a prompt recording")
-    if mode is Mode.ZERO_SHOT and not transcript:
-        return _refuse_mode(mode, voice, "the prompt's transcript (ref_text)")
-    if mode is Mode.INSTRUCT2 and not request.instructions.strip():
-        raise InvalidRequestError("mode instruct2 needs `instructions`", param="instructions")
-    return mode
-
-
-def _refuse_mode(mode: Mode, voice: Voice, needed: str) -> Mode:
-    name = repr(voice.name) if voice.name else "of this request"
-    raise InvalidRequestError(f"mode {mode.value} needs {needed}, which the voice {name} does not have", param="mode")
-
-
-def _prompt_text(mode: Mode, request: SpeechRequest, voice: Voice) -> str:
-    if mode is Mode.INSTRUCT2:
-        return request.instructions
-    if mode is Mode.ZERO_SHOT and voice.prompt_ids is None:
-        return voice.prompt_text
-    return ""

@@ -15,7 +15,7 @@ from ttsfleet_runtime.checkpoint.bundle import (
     ModelInfo,
 )
 from ttsfleet_runtime.config.plan import EnginePlan, LimitsPlan
-from ttsfleet_runtime.errors import ErrorInfo
+from ttsfleet_runtime.errors import ErrorInfo, UnavailableError
 from ttsfleet_runtime.messages import (
     Cancel,
     EncodeText,
@@ -31,8 +31,9 @@ from ttsfleet_runtime.messages import (
     TextEncoded,
     VoiceEncoded,
 )
-from ttsfleet_runtime.pipeline import Pipeline, Voice
+from ttsfleet_runtime.pipeline import Pipeline
 from ttsfleet_runtime.router.fleet import Fleet
+from ttsfleet_runtime.router.voice import Voice
 from ttsfleet_runtime.stage import Outgoing
 
 
@@ -218,6 +219,51 @@ def test_a_cancelled_text_gives_its_encoder_slot_back() -> None:
     pipeline.submit(_request("a"), 0.0)
     pipeline.cancel(Cancel(key="a"))
     assert [o.to for o in pipeline.submit(_request("b"), 0.0)] == ["encode-0"]
+
+
+def test_a_cancelled_text_lets_the_next_in_line_go() -> None:
+    pipeline = _pipeline(ready=("encode-0", "llm-0-plain", "decode-0-0"))
+    pipeline.submit(_request("a"), 0.0)
+    assert pipeline.submit(_request("b"), 0.0) == []
+    outgoing = pipeline.cancel(Cancel(key="a"))
+    assert [o.message.key for o in outgoing if isinstance(o.message, EncodeText)] == ["b"]
+
+
+def test_a_new_request_does_not_overtake_one_that_waits_for_an_encoder() -> None:
+    pipeline = _pipeline(ready=("llm-0-plain", "decode-0-0"))
+    for key in "ab":
+        assert pipeline.submit(_request(key), 0.0) == []
+    sent = [*pipeline.process_ready("encode-0"), *pipeline.submit(_request("c"), 0.0)]
+    assert [o.message.key for o in sent if isinstance(o.message, EncodeText)] == ["a"]
+
+
+def test_a_recording_that_cannot_be_read_fails_only_its_request() -> None:
+    def unreadable() -> bytes:
+        raise UnavailableError("the voices cannot be read")
+
+    voices = {
+        **VOICES,
+        "broken": Voice("broken", "hash-broken", has_prompt=True, prompt_text="Hi.", audio=unreadable),
+    }
+    plan = EnginePlan(model_dir="m")
+    pipeline = Pipeline(plan, _model(), Fleet(plan, ["plain"]), voices)
+    assert _failure(pipeline.submit(_request(voice="broken"), 0.0)).status == 503
+    assert len(pipeline) == 0
+
+
+def test_a_text_without_segments_is_refused_instead_of_waiting_for_its_deadline() -> None:
+    pipeline = _pipeline()
+    pipeline.submit(_request(), 0.0)
+    assert _failure(pipeline.text_encoded(_encoded(segments=0), 0.0)).status == 400
+
+
+def test_a_deleted_voice_leaves_the_cache_when_its_last_request_ends() -> None:
+    pipeline = _pipeline()
+    pipeline.submit(_request(voice="bob"), 0.0)
+    pipeline.voice_encoded(VoiceEncoded(voice_hash="hash-bob", num_tokens=40))
+    assert pipeline.forget_voice("hash-bob") == []
+    pipeline.cancel(Cancel(key="r"))
+    assert pipeline.evicted == ["hash-bob"]
 
 
 def test_encode_work_of_a_dead_process_is_retried_once_on_another() -> None:

@@ -48,8 +48,8 @@ class VoiceCalls:
             case ListVoices():
                 return [Outgoing(caller, Reply(call=message.call, voices=self._voices.infos()))]
             case DeleteVoice():
-                self._voices.delete(message.name)
-                return [Outgoing(caller, Reply(call=message.call))]
+                voice_hash = self._voices.delete(message.name)
+                return [*self._pipeline.forget_voice(voice_hash), Outgoing(caller, Reply(call=message.call))]
             case RegisterVoice():
                 voice_hash = self._voices.check_new(message.name, message.audio, message.transcript)
                 call = f"{caller}/{message.call}"

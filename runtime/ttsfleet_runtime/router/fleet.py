@@ -1,8 +1,7 @@
-"""Which processes are ready, and who has which work: the router's placement policy.
+"""Which processes are ready, and where a request runs: the router's placement policy.
 
-Pure. Encode work goes to the encoder with the least in flight, at most `encode_paral_num` each. A request is placed
-once, on the worker (one engine set of a GPU) whose LLM of the wanted style has the fewest requests, and on that
-worker's least busy decoder; all its segments stay there.
+Pure. A request is placed once, on the worker (one engine set of a GPU) whose LLM of the wanted style has the fewest
+requests, and on that worker's least busy decoder; all its segments stay there.
 
 Identities: `http-<n>`, `encode-<i>`, `llm-<worker>-<style>`, `decode-<worker>-<j>`; with `decode_process_num: 0` the
 LLM process decodes.
@@ -14,7 +13,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ttsfleet_runtime.config.plan import EnginePlan
-from ttsfleet_runtime.messages import EncodeText, EncodeVoice
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ class Fleet:
         self._styles = styles
         self.specs = {spec.identity: spec for spec in required_processes(plan, styles)}
         self._ready: set[str] = set()
-        self._encoding: dict[str, tuple[str, EncodeText | EncodeVoice]] = {}
         self._placed: dict[str, tuple[str, str]] = {}
         self._load: Counter[str] = Counter()
 
@@ -55,40 +52,23 @@ class Fleet:
     def is_ready(self, identity: str) -> bool:
         return identity in self._ready
 
-    def lost(self, identity: str) -> list[EncodeText | EncodeVoice]:
-        """A process is gone; returns the encode work that it had."""
+    def lost(self, identity: str) -> None:
+        """A process is gone."""
         self._ready.discard(identity)
-        work = [(id_, w) for id_, (encoder, w) in self._encoding.items() if encoder == identity]
-        for id_, _ in work:
-            del self._encoding[id_]
-        return [w for _, w in work]
 
     def missing(self) -> list[str]:
         """What keeps the service from serving: one phrase per stage without a live process; empty = can serve."""
         problems = []
-        if not self._of_kind("encode"):
+        if not self.encoders():
             problems.append("no encode process is ready")
         for style in self._styles:
             if not any(self._can_serve(worker, style) for worker in range(self._plan.workers)):
                 problems.append(f"no worker has a ready LLM process for {style} and a ready decode process")
         return problems
 
-    def choose_encoder(self, work_id: str, work: EncodeText | EncodeVoice) -> str | None:
-        """Give the work to the least busy encoder; None when all are full or none is ready."""
-        load = Counter(encoder for encoder, _ in self._encoding.values())
-        candidates = [e for e in self._of_kind("encode") if load[e] < self._plan.encode_paral_num]
-        if not candidates:
-            return None
-        encoder = min(candidates, key=lambda e: (load[e], e))
-        self._encoding[work_id] = (encoder, work)
-        return encoder
-
-    def finish_encoding(self, work_id: str) -> None:
-        self._encoding.pop(work_id, None)
-
-    def encoder_of(self, work_id: str) -> str | None:
-        held = self._encoding.get(work_id)
-        return None if held is None else held[0]
+    def encoders(self) -> list[str]:
+        """The encode processes that are ready."""
+        return self._of_kind("encode")
 
     def place(self, style: str, key: str) -> tuple[str, str] | None:
         """(LLM, decoder) for a request, or None when no worker can serve the style."""

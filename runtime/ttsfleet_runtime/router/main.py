@@ -6,8 +6,6 @@ This process never imports torch: a model that must be converted is converted by
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,10 +19,9 @@ from ttsfleet_runtime.config.report import note_as_line
 from ttsfleet_runtime.config.resolve import Effective, choose_data_type, resolve
 from ttsfleet_runtime.process import configure_logging
 from ttsfleet_runtime.router.router import Router
+from ttsfleet_runtime.router.run_dir import run_directory
 
 logger = logging.getLogger(__name__)
-
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 def run(config: EngineConfig, api_key: str | None) -> int:
@@ -43,11 +40,8 @@ def run(config: EngineConfig, api_key: str | None) -> int:
     effective = resolve(config, machine, model)
     for note in effective.notes:
         logger.info("%s", note_as_line(note))
-    run_dir = Path(tempfile.mkdtemp(prefix="ttsfleet-", dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None))
-    try:
+    with run_directory() as run_dir:
         return uvloop.run(_serve(effective, model, bundle_dir, run_dir, api_key))
-    finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 async def _serve(effective: Effective, model: ModelInfo, bundle_dir: Path, run_dir: Path, api_key: str | None) -> int:

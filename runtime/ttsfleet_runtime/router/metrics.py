@@ -5,6 +5,7 @@ HTTP workers report each request once; stages report their gauges with the heart
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -22,6 +23,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._reported: defaultdict[str, set[str]] = defaultdict(set)  # process -> gauges that it has
         registry = self.registry
         self._latency = Histogram(
             "lightllm_request_latency_seconds",
@@ -96,6 +98,7 @@ class Metrics:
                 self._gpu_memory.labels(identity).set(gauge.value)
             else:
                 self._stage.labels(identity, gauge.name).set(gauge.value)
+            self._reported[identity].add(gauge.name)
 
     def process_up(self, identity: str) -> None:
         self._up.labels(identity).set(1)
@@ -104,6 +107,11 @@ class Metrics:
         """A process exited; `gone` = it will not come back under this name, so its series end."""
         self._restarts.labels(identity.split("-")[0]).inc()
         self._up.labels(identity).set(0)
+        for name in self._reported.pop(identity, set()):
+            if name == "gpu_memory_bytes":
+                self._gpu_memory.remove(identity)
+            else:
+                self._stage.remove(identity, name)
         if gone:
             self._up.remove(identity)
 

@@ -1,7 +1,9 @@
-"""The router process: sockets, children and time around the pure `Pipeline`.
+"""The router process: sockets and time around the pure `Pipeline`.
 
-It owns the one ROUTER socket, starts and restarts the children, answers the management API, and speaks a self-test
-before it calls the pod ready. Everything that decides lies in `pipeline`, `fleet` and `voice_cache`.
+It owns the one ROUTER socket and the two listening sockets, answers the management API, and speaks a self-test before
+it calls the pod ready. What decides lies in `pipeline` and `fleet`; what runs lies in `children`. If one of its own
+loops fails, the router ends with status 1 and takes its children with it: one that turns only in part would hang its
+clients.
 """
 
 from __future__ import annotations
@@ -10,12 +12,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import random
 import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import zmq.asyncio
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.config.plan import EnginePlan, write_plan
-from ttsfleet_runtime.errors import ConfigError
+from ttsfleet_runtime.errors import ConfigError, TTSFleetError
 from ttsfleet_runtime.messages import (
     AnyMessage,
     Cancel,
@@ -38,6 +39,7 @@ from ttsfleet_runtime.messages import (
     ListVoices,
     PeerGone,
     RegisterVoice,
+    Reply,
     RequestFailed,
     RequestReport,
     Retiring,
@@ -53,23 +55,19 @@ from ttsfleet_runtime.messages import (
 )
 from ttsfleet_runtime.pipeline import Pipeline
 from ttsfleet_runtime.router.calls import VoiceCalls
-from ttsfleet_runtime.router.fleet import Fleet, ProcessSpec
+from ttsfleet_runtime.router.children import Children
+from ttsfleet_runtime.router.fleet import Fleet
 from ttsfleet_runtime.router.management import ManagementHooks, create_management_app
 from ttsfleet_runtime.router.metrics import Metrics
 from ttsfleet_runtime.router.self_test import SelfTest
-from ttsfleet_runtime.router.supervisor import Supervisor
 from ttsfleet_runtime.router.voice_registry import VoiceRegistry
 from ttsfleet_runtime.stage import Outgoing
-from ttsfleet_runtime.transport import router_endpoint
+from ttsfleet_runtime.transport import data_endpoint, router_endpoint
 from ttsfleet_runtime.voices import voice_path
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
-_FIRST_BACKOFF_SECONDS = 0.2
-_MAX_BACKOFF_SECONDS = 10.0
-_STABLE_SECONDS = 30.0
-_STAGE_STOP_SECONDS = 5.0
 
 
 class Router:
@@ -87,9 +85,9 @@ class Router:
     ) -> None:
         self._plan = plan
         self._model = model
-        self._bundle_dir = bundle_dir
         self._run_dir = run_dir
         self._notes = notes
+        self._bundle_dir = bundle_dir
         self._api_key = api_key
         self._fleet = Fleet(plan, model.styles)
         self._voices = VoiceRegistry(Path(plan.voices_dir), model, plan.limits)
@@ -97,14 +95,12 @@ class Router:
         self._metrics = Metrics()
         self._calls = VoiceCalls(self._voices, self._pipeline)
         self._self_test = SelfTest(run_dir, model, self._voices)
-        self._supervisor = Supervisor(self._child_exited)
-        self._last_seen: dict[str, float] = {}
-        self._started_at: dict[str, float] = {}
-        self._backoff: dict[str, float] = {}
-        self._http: set[str] = set()
-        self._http_ready: set[str] = set()
-        self._http_count = 0
+        plan_path = run_dir / "plan.json"
+        write_plan(plan, plan_path)
+        arguments = ["--run-dir", str(run_dir), "--bundle", str(bundle_dir), "--plan", str(plan_path)]
+        self._children = Children(plan, self._fleet.specs, arguments, self._child_lost, self._spawn)
         self._draining = False
+        self._failed = False
         self._stop = asyncio.Event()
         self._servable = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,12 +118,14 @@ class Router:
         self._spawn(self._receive(), "receive")
         self._spawn(self._tick(), "tick")
         self._spawn(self._self_test.run(self._handle_local, self._servable), "self-test")
-        for spec in self._fleet.specs.values():
-            await self._start_stage(spec)
-        for _ in range(self._plan.server.httpserver_workers):
-            await self._start_http()
+        await self._children.start_all(self._listener.fileno(), self._write_api_key())
         await self._stop.wait()
-        await self._drain()
+        self._draining = True
+        if self._failed:
+            await self._children.kill_all()
+        else:
+            logger.info("draining: %d requests in flight", len(self._pipeline))
+            await self._children.stop(lambda identity: self._send_all([Outgoing(identity, Shutdown())]))
         management.should_exit = True
         await asyncio.sleep(0)
         for task in self._tasks:
@@ -135,7 +133,7 @@ class Router:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._close()
-        return 0
+        return int(self._failed)
 
     def _open(self) -> None:
         self._zmq = zmq.asyncio.Context()
@@ -144,20 +142,23 @@ class Router:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.set_hwm(0)
         self._socket.bind(router_endpoint(self._run_dir))
-        self._plan_path = self._run_dir / "plan.json"
-        write_plan(self._plan, self._plan_path)
-        self._key_path = self._run_dir / "api-key"
-        if self._api_key is not None:
-            self._key_path.touch(mode=0o600)
-            self._key_path.write_text(self._api_key)
         for voice_hash, num_tokens in self._voices.load_builtin(self._bundle_dir, self._run_dir):
             self._pipeline.cache.pin(voice_hash, num_tokens)
         self._voices.load_registered()
         server = self._plan.server
-        self._listener = _listen(server.host, server.port, "server.port")
-        self._management_listener = _listen(server.management_host, server.management_port, "server.management_port")
+        self._listener = _listen(server.host, server.port, "port")
+        self._management_listener = _listen(server.management_host, server.management_port, "management_port")
         logger.info("API on port %d, management on port %d", _port(self._listener), _port(self._management_listener))
         self._self_test.open(self._zmq)
+
+    def _write_api_key(self) -> Path | None:
+        """The key as a file that only we can read: command lines and environments are not secret."""
+        if self._api_key is None:
+            return None
+        path = self._run_dir / "api-key"
+        path.touch(mode=0o600)
+        path.write_text(self._api_key)
+        return path
 
     def _close(self) -> None:
         self._listener.close()
@@ -185,89 +186,6 @@ class Router:
         instance.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         return instance
 
-    async def _drain(self) -> None:
-        """Not ready; HTTP workers finish their streams; then the stages stop."""
-        logger.info("draining: %d requests in flight", len(self._pipeline))
-        self._draining = True
-        grace = self._plan.server.drain_seconds
-        workers = sorted(self._http)
-        for identity in workers:
-            self._send(Outgoing(identity, Shutdown()))
-        if not await self._supervisor.wait(workers, grace + 2.0):
-            logger.warning("streams were still running after %.0f s and are cut", grace)
-        for identity in self._fleet.specs:
-            self._send(Outgoing(identity, Shutdown()))
-        await self._supervisor.stop_all(_STAGE_STOP_SECONDS)
-
-    # --- children -------------------------------------------------------------------------------------------
-
-    async def _start_stage(self, spec: ProcessSpec) -> None:
-        arguments = ["--stage", spec.kind, "--identity", spec.identity, *self._common_arguments()]
-        if spec.style:
-            arguments += ["--style", spec.style]
-        self._started_at[spec.identity] = time.monotonic()
-        threads = getattr(self._plan.threads, spec.kind)
-        if spec.kind == "llm" and self._plan.decode_process_num == 0:
-            threads = max(threads, self._plan.threads.decode)
-        await self._supervisor.start(
-            spec.identity, "ttsfleet_runtime.host", arguments, environment=_thread_environment(threads)
-        )
-
-    async def _start_http(self) -> None:
-        identity = f"http-{self._http_count}"
-        self._http_count += 1
-        self._http.add(identity)
-        arguments = ["--identity", identity, "--fd", str(self._listener.fileno()), *self._common_arguments()]
-        if self._api_key is not None:
-            arguments += ["--api-key-file", str(self._key_path)]
-        await self._supervisor.start(
-            identity,
-            "ttsfleet_runtime.server.worker",
-            arguments,
-            environment=_thread_environment(1),
-            pass_fds=[self._listener.fileno()],
-        )
-
-    def _common_arguments(self) -> list[str]:
-        return [
-            "--run-dir",
-            str(self._run_dir),
-            "--bundle",
-            str(self._bundle_dir),
-            "--plan",
-            str(self._plan_path),
-        ]
-
-    def _child_exited(self, identity: str, code: int) -> None:
-        """Called by the supervisor. Fails what the child had, and starts it again unless we are stopping."""
-        self._last_seen.pop(identity, None)
-        is_http = identity in self._http
-        self._http.discard(identity)
-        self._http_ready.discard(identity)
-        (self._run_dir / f"{identity}.sock").unlink(missing_ok=True) if is_http else None
-        self._metrics.process_down(identity, gone=is_http)
-        self._send_all(self._pipeline.process_lost(identity))
-        if is_http:
-            self._send_all(Outgoing(i, PeerGone(identity=identity)) for i in self._fleet.voice_users())
-        if self._draining or self._stop.is_set():
-            return
-        if not (is_http and code == 0):
-            logger.error("%s exited with status %d", identity, code)
-            self._spawn(self._restart(identity, is_http), f"restart {identity}")
-
-    async def _restart(self, identity: str, is_http: bool) -> None:
-        kind = "http" if is_http else identity
-        ran = time.monotonic() - self._started_at.get(identity, time.monotonic())
-        delay = _FIRST_BACKOFF_SECONDS if ran > _STABLE_SECONDS else self._backoff.get(kind, _FIRST_BACKOFF_SECONDS)
-        self._backoff[kind] = min(delay * 2, _MAX_BACKOFF_SECONDS)
-        await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # jitter: not all children at once
-        if self._draining:
-            return
-        if is_http:
-            await self._start_http()
-        else:
-            await self._start_stage(self._fleet.specs[identity])
-
     # --- messages -------------------------------------------------------------------------------------------
 
     async def _receive(self) -> None:
@@ -281,13 +199,28 @@ class Router:
                 continue
             outgoing: list[Outgoing] = []
             for message in messages:
-                outgoing += self._handle(identity, message)
+                outgoing += self._handle_safely(identity, message)
             self._send_all(outgoing)
             self._after_turn()
 
     def _handle_local(self, message: AnyMessage) -> None:
-        self._send_all(self._handle("router", message))
+        self._send_all(self._handle_safely("router", message))
         self._after_turn()
+
+    def _handle_safely(self, identity: str, message: AnyMessage) -> list[Outgoing]:
+        """Handle a message; if that fails, whoever waits for an answer gets one, and the others are not harmed."""
+        try:
+            return self._handle(identity, message)
+        except Exception:
+            logger.exception("%s of %s could not be handled", type(message).__name__, identity)
+            error = TTSFleetError("an internal error; the server's log has more").info()
+            key, call = getattr(message, "key", None), getattr(message, "call", None)
+            if call is not None:
+                return [Outgoing(identity, Reply(call=call, error=error))]
+            if key is not None:
+                failed = self._pipeline.fail(key, error)
+                return failed or [Outgoing(identity, RequestFailed(key=key, error=error))]
+            return []
 
     def _handle(self, identity: str, message: AnyMessage) -> list[Outgoing]:
         """One message to its owner."""
@@ -309,12 +242,12 @@ class Router:
             case RequestReport():
                 self._metrics.report(message)
             case Heartbeat():
-                self._last_seen[identity] = time.monotonic()
-                self._metrics.heartbeat(identity, message.gauges)
+                if self._children.heartbeat(identity, message.pid):
+                    self._metrics.heartbeat(identity, message.gauges)
             case Hello():
-                return self._hello(identity)
+                return self._hello(identity, message.pid)
             case Retiring():
-                self._http.discard(identity) if self._draining else self._spawn(self._start_http(), "successor")
+                self._children.retiring(identity)
             case RegisterVoice() | DeleteVoice() | ListVoices():
                 return self._calls.handle(identity, message)
             case GetMetrics():
@@ -325,16 +258,23 @@ class Router:
                 logger.error("%s sent a message that the router does not take: %r", identity, message)
         return []
 
-    def _hello(self, identity: str) -> list[Outgoing]:
-        self._metrics.process_up(identity)
-        if identity in self._http:
-            self._http_ready.add(identity)
+    def _hello(self, identity: str, pid: int) -> list[Outgoing]:
+        if not self._children.hello(identity, pid):
             return []
-        self._last_seen[identity] = time.monotonic()
+        self._metrics.process_up(identity)
         outgoing = self._pipeline.process_ready(identity)
         if not self._fleet.missing():
             self._servable.set()
         return outgoing
+
+    def _child_lost(self, identity: str, for_good: bool) -> None:
+        """A child ended: fail or retry what it had, and make those who send to it drop the connection."""
+        self._metrics.process_down(identity, gone=for_good)
+        (Path(data_endpoint(self._run_dir, identity).removeprefix("ipc://"))).unlink(missing_ok=True)
+        outgoing = self._pipeline.process_lost(identity)
+        gone = PeerGone(identity=identity)
+        self._send_all([*outgoing, *(Outgoing(peer, gone) for peer in self._fleet.voice_users())])
+        self._after_turn()
 
     def _after_turn(self) -> None:
         """Act on what the pipeline left to do: files of evicted voices, registrations that ended."""
@@ -355,9 +295,6 @@ class Router:
             else:
                 self._socket.send_multipart([identity.encode(), encode_messages(messages)], zmq.NOBLOCK)
 
-    def _send(self, outgoing: Outgoing) -> None:
-        self._send_all([outgoing])
-
     # --- time -----------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
@@ -366,11 +303,8 @@ class Router:
             now = time.monotonic()
             self._send_all(self._pipeline.expire(now))
             self._after_turn()
-            for identity, seen in list(self._last_seen.items()):
-                if now - seen > self._plan.stage_timeout_seconds:
-                    logger.error("%s has not answered for %.0f s and is killed", identity, now - seen)
-                    self._supervisor.kill(identity)
-                    del self._last_seen[identity]
+            if not self._draining:
+                self._children.kill_hung(now)
 
     # --- state ----------------------------------------------------------------------------------------------
 
@@ -379,7 +313,7 @@ class Router:
         if self._draining or self._stop.is_set():
             return ["draining"]
         problems = self._fleet.missing()
-        if not self._http_ready:
+        if not self._children.http_ready():
             problems.append("no HTTP process is ready")
         if not self._self_test.passed:
             problems.append(self._self_test.problem)
@@ -388,15 +322,6 @@ class Router:
     def status(self) -> dict[str, Any]:
         """The status page's data: effective configuration and why, processes, load."""
         problems = self.problems()
-        processes = {
-            identity: {"ready": self._fleet.is_ready(identity), "pid": self._supervisor.pid(identity)}
-            for identity in self._fleet.specs
-        }
-        for identity in sorted(self._http):
-            processes[identity] = {
-                "ready": identity in self._http_ready,
-                "pid": self._supervisor.pid(identity),
-            }
         return {
             "ready": not problems,
             "problems": problems,
@@ -404,10 +329,11 @@ class Router:
             "plan": json.loads(self._plan.model_dump_json()),
             "notes": self._notes,
             "ports": {"api": _port(self._listener), "management": _port(self._management_listener)},
-            "processes": processes,
+            "processes": self._children.describe(),
             "requests_in_flight": len(self._pipeline),
             "voices": len(self._voices),
             "voice_cache_entries": len(self._pipeline.cache),
+            "voice_users": self._pipeline.cache.num_in_use(),
         }
 
     def _render_metrics(self) -> str:
@@ -421,8 +347,8 @@ class Router:
         self._after_turn()
         return before - len(self._pipeline.cache)
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
@@ -432,8 +358,8 @@ class Router:
             return
         error = task.exception()
         if error is not None:
-            # A router that lost one of its loops would hang its clients: better to end and be restarted.
             logger.critical("the router's task %s failed", task.get_name(), exc_info=error)
+            self._failed = True
             self._stop.set()
 
 
@@ -453,14 +379,3 @@ def _listen(host: str, port: int, field: str) -> socket.socket:
 def _port(listener: socket.socket) -> int:
     port: int = listener.getsockname()[1]
     return port
-
-
-def _thread_environment(num_threads: int) -> dict[str, str]:
-    """Passive waiting: two stages that spin on two cores were measured 30 times slower."""
-    return {
-        "OMP_NUM_THREADS": str(num_threads),
-        "MKL_NUM_THREADS": str(num_threads),
-        "OPENBLAS_NUM_THREADS": str(num_threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "RAYON_NUM_THREADS": str(num_threads),
-    }

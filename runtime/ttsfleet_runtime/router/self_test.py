@@ -13,7 +13,7 @@ import zmq.asyncio
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.messages import AnyMessage, AudioChunk, Mode, RequestFailed, SpeechRequest, decode_messages
-from ttsfleet_runtime.pipeline import Voice
+from ttsfleet_runtime.router.voice import Voice
 from ttsfleet_runtime.transport import data_endpoint
 
 logger = logging.getLogger(__name__)
@@ -68,20 +68,21 @@ class SelfTest:
 
     async def _speak(self, send: Callable[[AnyMessage], None]) -> str | None:
         """One attempt; None = audio came, else what went wrong."""
-        self._attempt += 1
         key = f"self-test-{self._attempt}"
         now = time.monotonic()
+        voices = list(self._voices)
         send(
             SpeechRequest(
                 key=key,
                 reply_to=self.identity,
                 text=_SENTENCE,
-                voice=next(iter(self._voices)),
+                voice=voices[self._attempt % len(voices)],  # one that cannot be read does not stop the pod
                 mode=Mode.SFT,
                 received=now,
                 deadline=now + _ATTEMPT_SECONDS,
             )
         )
+        self._attempt += 1
         audio = asyncio.create_task(self._wait_for_audio(key))
         failure = asyncio.create_task(self._failure.get())
         done, pending = await asyncio.wait(

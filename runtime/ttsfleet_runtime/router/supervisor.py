@@ -52,6 +52,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
         )
         watcher = asyncio.create_task(self._watch(identity, process), name=f"watch {identity}")
+        watcher.add_done_callback(_log_failure)
         self._children[identity] = _Child(process, watcher)
 
     def pid(self, identity: str) -> int | None:
@@ -66,7 +67,7 @@ class Supervisor:
         self._signal(identity, signal.SIGKILL)
 
     def terminate(self, identity: str) -> None:
-        """SIGTERM: an HTTP worker finishes its streams, then exits."""
+        """SIGTERM: an HTTP worker finishes its streams, then exits; a child that is still starting just ends."""
         self._signal(identity, signal.SIGTERM)
 
     async def wait(self, identities: Sequence[str], timeout_seconds: float) -> bool:
@@ -96,3 +97,8 @@ class Supervisor:
         if child is not None and child.process is process:
             del self._children[identity]
         self._on_exit(identity, code)
+
+
+def _log_failure(watcher: asyncio.Task[None]) -> None:
+    if not watcher.cancelled() and watcher.exception() is not None:
+        logger.critical("%s failed", watcher.get_name(), exc_info=watcher.exception())

@@ -16,13 +16,8 @@ from ttsfleet_runtime.errors import ErrorInfo
 class _Entry:
     num_tokens: int
     pinned: bool
+    discarded: bool = False
     users: set[str] = field(default_factory=set)
-
-
-@dataclass
-class _Computation:
-    audio: bytes
-    waiters: list[str] = field(default_factory=list)
 
 
 class VoiceCache:
@@ -31,7 +26,7 @@ class VoiceCache:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._computing: dict[str, _Computation] = {}
+        self._computing: dict[str, list[str]] = {}  # hash -> who waits
         self.hits = 0
         self.misses = 0
         self.evictions = 0
@@ -51,50 +46,53 @@ class VoiceCache:
         """Prompt tokens of a ready entry."""
         return self._entries[voice_hash].num_tokens
 
-    def acquire(self, voice_hash: str, key: str, audio: bytes) -> bool | None:
+    def acquire(self, voice_hash: str, key: str) -> bool | None:
         """Use a voice for request `key`: True = ready, False = wait (computing), None = compute it now."""
         entry = self._entries.get(voice_hash)
         if entry is not None:
             self.hits += 1
             entry.users.add(key)
+            entry.discarded = False
             self._entries.move_to_end(voice_hash)
             return True
-        computation = self._computing.get(voice_hash)
-        if computation is not None:
+        waiters = self._computing.get(voice_hash)
+        if waiters is not None:
             self.hits += 1
-            computation.waiters.append(key)
+            waiters.append(key)
             return False
         self.misses += 1
-        self._computing[voice_hash] = _Computation(audio, [key])
+        self._computing[voice_hash] = [key]
         return None
-
-    def audio(self, voice_hash: str) -> bytes | None:
-        """The prompt of a computation in flight (to retry it elsewhere); None when there is none."""
-        computation = self._computing.get(voice_hash)
-        return None if computation is None else computation.audio
-
-    def waiters(self, voice_hash: str) -> tuple[str, ...]:
-        computation = self._computing.get(voice_hash)
-        return () if computation is None else tuple(computation.waiters)
 
     def computed(self, voice_hash: str, num_tokens: int, error: ErrorInfo | None) -> tuple[list[str], list[str]]:
         """A computation ended: (requests that waited for it, hashes to evict). On an error nothing is stored."""
-        computation = self._computing.pop(voice_hash, None)
-        if computation is None:
+        waiters = self._computing.pop(voice_hash, None)
+        if waiters is None:
             return [], []
         if error is None:
-            self._entries[voice_hash] = _Entry(num_tokens, pinned=False, users=set(computation.waiters))
-        return computation.waiters, self._evict()
+            self._entries[voice_hash] = _Entry(num_tokens, pinned=False, users=set(waiters))
+        return waiters, self._evict()
 
     def release(self, voice_hash: str, key: str) -> list[str]:
         """Request `key` ended; returns hashes to evict."""
         entry = self._entries.get(voice_hash)
         if entry is not None:
             entry.users.discard(key)
-        computation = self._computing.get(voice_hash)
-        if computation is not None and key in computation.waiters:
-            computation.waiters.remove(key)
+        waiters = self._computing.get(voice_hash, [])
+        if key in waiters:
+            waiters.remove(key)
         return self._evict()
+
+    def discard(self, voice_hash: str) -> list[str]:
+        """Evict this entry as soon as nothing uses it; returns hashes to evict now."""
+        entry = self._entries.get(voice_hash)
+        if entry is not None and not entry.pinned:
+            entry.discarded = True
+        return self._evict()
+
+    def num_in_use(self) -> int:
+        """Entries that live requests use."""
+        return sum(bool(entry.users) for entry in self._entries.values())
 
     def drop_unused(self) -> list[str]:
         """Forget every entry that is neither pinned nor in use; returns their hashes."""
@@ -102,9 +100,11 @@ class VoiceCache:
 
     def _evict(self, keep: int | None = None) -> list[str]:
         limit = self._capacity if keep is None else keep
-        unpinned = [(h, e) for h, e in self._entries.items() if not e.pinned]
-        excess = len(unpinned) - limit
-        evicted = [h for h, e in unpinned if not e.users][: max(excess, 0)]
+        idle = [(h, e) for h, e in self._entries.items() if not e.pinned and not e.users]
+        excess = sum(not e.pinned for e in self._entries.values()) - limit
+        evicted = [h for h, e in idle if e.discarded]
+        kept = [h for h, e in idle if not e.discarded]
+        evicted += kept[: max(excess - len(evicted), 0)]
         for voice_hash in evicted:
             del self._entries[voice_hash]
         self.evictions += len(evicted)

@@ -6,10 +6,12 @@ restart. This class is the directory's only writer.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +22,18 @@ from safetensors.numpy import load_file
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.config.plan import LimitsPlan
-from ttsfleet_runtime.errors import InvalidRequestError, NotFoundError, OverloadedError, TooLargeError
+from ttsfleet_runtime.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    TooLargeError,
+    UnavailableError,
+)
 from ttsfleet_runtime.messages import VoiceInfo
-from ttsfleet_runtime.pipeline import Voice
+from ttsfleet_runtime.router.voice import Voice
 from ttsfleet_runtime.voices import VoiceEntry, voice_hash, write_voice
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -86,11 +96,18 @@ class VoiceRegistry(Mapping[str, Voice]):
         return pinned
 
     def load_registered(self) -> None:
-        """Find the voices of earlier runs. A record without its audio is skipped."""
-        self._dir.mkdir(parents=True, exist_ok=True)
+        """Find the voices of earlier runs. A damaged record, or one without its audio, is skipped and logged."""
+        with _storage(self._dir, "read"):
+            self._dir.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._dir.glob("*.json")):
-            record = msgspec.json.decode(path.read_bytes(), type=_Record)
-            if path.with_suffix(".audio").exists() and record.name not in self._voices:
+            try:
+                record = msgspec.json.decode(path.read_bytes(), type=_Record)
+            except (OSError, msgspec.DecodeError) as error:
+                logger.error("%s is no voice record (%s) and is skipped; delete it", path, error)
+                continue
+            if not self._audio_path(record.name).exists():
+                logger.error("%s has no recording beside it and is skipped; delete it", path)
+            elif record.name not in self._voices:
                 self._add(record)
 
     def check_new(self, name: str, audio: bytes, transcript: str) -> str:
@@ -124,35 +141,46 @@ class VoiceRegistry(Mapping[str, Voice]):
     def register(self, name: str, audio: bytes, transcript: str) -> VoiceInfo:
         """Persist a voice whose entry has been computed."""
         record = _Record(name, transcript, time.time(), voice_hash(audio, self._model.digest))
-        _write_atomically(self._dir / f"{name}.audio", audio)
-        _write_atomically(self._dir / f"{name}.json", msgspec.json.encode(record))
+        with _storage(self._dir, "written"):
+            self._dir.mkdir(parents=True, exist_ok=True)
+            _write_atomically(self._audio_path(name), audio)
+            _write_atomically(self._dir / f"{name}.json", msgspec.json.encode(record))
         self._add(record)
         return self._infos[name]
 
-    def delete(self, name: str) -> None:
-        """Forget a registered voice. Raises NotFoundError, or InvalidRequestError for the model's own."""
+    def delete(self, name: str) -> str:
+        """Forget a registered voice; returns its hash. Raises NotFoundError, or InvalidRequestError for a model's."""
         info = self._infos.get(name)
         if info is None:
             raise NotFoundError(f"voice {name!r} does not exist", param="name")
         if info.kind != "registered":
             raise InvalidRequestError(f"voice {name!r} belongs to the model and cannot be deleted", param="name")
-        del self._voices[name], self._infos[name]
-        (self._dir / f"{name}.json").unlink(missing_ok=True)
-        (self._dir / f"{name}.audio").unlink(missing_ok=True)
+        with _storage(self._dir, "written"):
+            (self._dir / f"{name}.json").unlink(missing_ok=True)
+            self._audio_path(name).unlink(missing_ok=True)
+        voice = self._voices.pop(name)
+        del self._infos[name]
+        return voice.voice_hash
 
     def _write_entry(self, run_dir: Path, content: str, entry: VoiceEntry) -> str:
         hash_ = voice_hash(content.encode(), self._model.digest)
         write_voice(run_dir, hash_, entry)
         return hash_
 
+    def _audio_path(self, name: str) -> Path:
+        return self._dir / f"{name}.audio"
+
+    def _read_audio(self, name: str) -> bytes:
+        with _storage(self._dir, "read"):
+            return self._audio_path(name).read_bytes()
+
     def _add(self, record: _Record) -> None:
-        path = self._dir / f"{record.name}.audio"
         self._voices[record.name] = Voice(
             name=record.name,
             voice_hash=record.voice_hash,
             has_prompt=True,
             prompt_text=record.transcript,
-            audio=partial(path.read_bytes),
+            audio=partial(self._read_audio, record.name),
         )
         self._infos[record.name] = VoiceInfo(
             name=record.name,
@@ -161,6 +189,18 @@ class VoiceRegistry(Mapping[str, Voice]):
             created=record.created,
             transcript=record.transcript,
         )
+
+
+@contextmanager
+def _storage(directory: Path, what: str) -> Iterator[None]:
+    """Failures of the voices' directory as an error that a client can be told."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"the voices in {directory} cannot be {what}: {error.strerror or error}; see to that directory "
+            "(voices_dir), then try again"
+        ) from error
 
 
 def _no_prompt() -> tuple[NDArray[np.int32], NDArray[np.float32]]:
