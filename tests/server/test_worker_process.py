@@ -17,10 +17,11 @@ import msgspec
 import pytest
 
 from ttsfleet_runtime.config.plan import EnginePlan, write_plan
-from ttsfleet_runtime.messages import Hello, Retiring, SegmentConsumed, Shutdown, SpeechRequest
+from ttsfleet_runtime.messages import Heartbeat, Hello, Retiring, SegmentConsumed, Shutdown, SpeechRequest
 from ttsfleet_runtime.server.worker import read_api_key, retire_after
 
 EXIT_SECONDS = 15.0
+MAX_BEATS = 5
 
 
 class Workers:
@@ -177,6 +178,22 @@ def test_recycling_cuts_no_stream_and_refuses_no_request(workers: Workers) -> No
     assert old.wait(EXIT_SECONDS) == 0
     assert workers.router.count(Retiring) == 1
     assert workers.speak().status_code == 200
+
+
+def test_a_worker_reports_its_load_with_every_heartbeat(workers: Workers) -> None:
+    process = workers.start()
+    workers.router.behaviours["Half."] = half
+    answer = workers.speak_in_background("Half.")
+    request = workers.router.wait_for(SpeechRequest)
+    for _ in range(MAX_BEATS):
+        heartbeat = workers.router.wait_for(Heartbeat, workers.router.count(Heartbeat) + 1)
+        levels = {gauge.name: gauge.value for gauge in heartbeat.gauges}
+        if levels["http_streams"]:
+            break
+    assert (heartbeat.identity, heartbeat.pid) == ("http-0", process.pid)
+    assert levels == {"http_requests": 1, "http_streams": 1}
+    send_the_rest(workers, request)
+    assert answer().status_code == 200
 
 
 def test_a_worker_whose_parent_is_gone_does_not_start(workers: Workers) -> None:

@@ -28,7 +28,6 @@ OPENAI_VOICES = (
     "marin",
     "cedar",
 )
-_SHOWN_NAMES = 20
 
 
 def model_ids(model: ModelInfo) -> list[str]:

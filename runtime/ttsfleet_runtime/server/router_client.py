@@ -67,11 +67,6 @@ class RouterClient:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def connected(self) -> bool:
-        """False once the router has closed its end, until it is back."""
-        return self._connected
-
-    @property
     def num_streams(self) -> int:
         """Requests whose audio has not ended."""
         return len(self._streams)

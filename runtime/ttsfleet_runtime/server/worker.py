@@ -26,7 +26,7 @@ import uvloop
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
 from ttsfleet_runtime.config.plan import EnginePlan, read_plan
 from ttsfleet_runtime.errors import ConfigError, ErrorInfo, TTSFleetError, UnavailableError
-from ttsfleet_runtime.messages import GetStatus, Hello, Retiring
+from ttsfleet_runtime.messages import Gauge, GetStatus, Heartbeat, Hello, Retiring
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.server.access import WorkerLoad
 from ttsfleet_runtime.server.app import create_app
@@ -35,6 +35,7 @@ from ttsfleet_runtime.server.router_client import RouterClient
 
 logger = logging.getLogger(__name__)
 
+_HEARTBEAT_SECONDS = 1.0
 _SUCCESSOR_POLLS = 100
 _SUCCESSOR_POLL_SECONDS = 0.2
 _SHUTTING_DOWN = ErrorInfo(
@@ -68,17 +69,27 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._client.shutdown_asked.set)
         await self._client.start()
-        shutdown = asyncio.create_task(self._await_shutdown())
+        background = [asyncio.create_task(self._await_shutdown()), asyncio.create_task(self._beat())]
         try:
             await self._listener.serve([listening])
         finally:
-            for task in (shutdown, self._retirement):
+            for task in (*background, self._retirement):
                 if task is not None:
                     task.cancel()
             await self._client.close()
 
     def _say_hello(self) -> None:
         self._client.send(Hello(identity=self._client.identity, pid=os.getpid()))
+
+    async def _beat(self) -> None:
+        """Tell the router once a second that this event loop turns, and its load; the router kills a silent one."""
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            gauges = [
+                Gauge(name="http_requests", value=self._load.running),
+                Gauge(name="http_streams", value=self._client.num_streams),
+            ]
+            self._client.send_if_connected(Heartbeat(identity=self._client.identity, gauges=gauges, pid=os.getpid()))
 
     async def _await_shutdown(self) -> None:
         await self._client.shutdown_asked.wait()
