@@ -147,6 +147,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         r"voice random: key flow_prompt_speech_token has ids from",
     ),
     "truncated voices": (truncate("spk2info.pt"), r"spk2info\.pt: not a readable torch file"),
+    "style without a name": (
+        styles({"llm_path": "llm.pt"}),
+        r'style_config\.json: lora_info\[0\]: style_name is missing; for example "style_name": "calm"',
+    ),
     "style without weights": (
         styles({"style_name": "calm"}),
         r"style_config\.json: lora_info\[0\]: llm_path is missing",

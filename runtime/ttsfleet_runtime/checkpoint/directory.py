@@ -130,6 +130,8 @@ def _checked_styles(path: Path, entries: list[Any]) -> Iterator[tuple[str, Path]
         if not isinstance(entry, dict):
             raise CheckpointError(f"{where} is not an object")
         name = entry.get("style_name")
+        if name is None:
+            raise CheckpointError(f'{where}: style_name is missing; for example "style_name": "calm"')
         if not isinstance(name, str) or not _STYLE_NAME.fullmatch(name):
             raise CheckpointError(f"{where}.style_name is {name!r}; letters, digits and _ . - are allowed")
         if name in seen:
