@@ -12,7 +12,7 @@ and reserve are constants of experience. What a running pod measures is reported
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1 << 20
 
@@ -73,21 +73,13 @@ COSYVOICE2 = ModelShape(
     vocoder_floats_per_frame=120 * 64,
     encoder_mib=600,
 )
-COSYVOICE3 = ModelShape(
+COSYVOICE3 = replace(
+    COSYVOICE2,
     name="cosyvoice3-0.5b",
-    llm_linear_parameters=357_900_000,
     llm_other_parameters=148_400_000,
-    layers=24,
-    query_heads=14,
-    kv_heads=2,
-    head_dim=64,
-    hidden_size=896,
-    ffn_size=4864,
     speech_vocabulary=6761,
     flow_parameters=332_000_000,
     flow_width=1024,
-    vocoder_parameters=20_800_000,
-    vocoder_floats_per_frame=120 * 64,
     encoder_mib=1000,
 )
 TINY_EN = ModelShape(
