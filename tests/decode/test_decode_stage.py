@@ -16,9 +16,9 @@ from ttsfleet_runtime.checkpoint.bundle import read_model_info
 from ttsfleet_runtime.config.plan import EnginePlan
 from ttsfleet_runtime.decode.budgets import decode_limits
 from ttsfleet_runtime.decode.pcm import to_pcm
+from ttsfleet_runtime.decode.speaker import SpeakerTensors
 from ttsfleet_runtime.decode.stage import DecodeStage, build
 from ttsfleet_runtime.decode.synthesizer import Synthesizer
-from ttsfleet_runtime.decode.voice_store import VoiceStore
 from ttsfleet_runtime.messages import (
     AudioChunk,
     Cancel,
@@ -29,7 +29,7 @@ from ttsfleet_runtime.messages import (
     TokenDelta,
 )
 from ttsfleet_runtime.stage import ROUTER, StageContext
-from ttsfleet_runtime.voices import VoiceEntry, write_voice
+from ttsfleet_runtime.voices import VoiceEntry, VoiceFiles, write_voice
 
 HARMONICS = 9
 E2E = ["e2e_text0", "e2e_text1", "e2e_noprompt"]
@@ -133,7 +133,12 @@ def make_bench(bundle: Path, run_dir: Path, plan: EnginePlan) -> Bench:
     clock = [100.0]
     stage = DecodeStage(
         synthesizer,
-        VoiceStore(run_dir, device, capacity=4, vocab_size=synthesizer.vocab_size),
+        VoiceFiles(
+            run_dir,
+            lambda entry: SpeakerTensors.of(entry, device),
+            capacity=4,
+            num_codes=synthesizer.vocab_size,
+        ),
         decode_limits(plan),
         final_chunk=plan.final_chunk,
         clock=lambda: clock[0],
@@ -345,7 +350,7 @@ def test_cancel_frees_everything_at_once(bench: Bench) -> None:
 
 def held_by(stage: DecodeStage) -> int:
     """Everything that the stage keeps per request."""
-    return len(stage._segments) + len(stage._playback) + len(stage._ending) + len(stage._outbox)
+    return len(stage._segments) + stage._segments.num_requests_remembered + len(stage._outbox)
 
 
 def test_nothing_is_kept_of_requests_that_ended(bench: Bench) -> None:
@@ -357,6 +362,29 @@ def test_nothing_is_kept_of_requests_that_ended(bench: Bench) -> None:
             bench.tokens(some_tokens(30), key, segment)
             bench.run()
     assert [chunk.segment for chunk in bench.chunks] == [1, 0] * 3
+    assert held_by(bench.stage) == 0
+
+
+@pytest.mark.parametrize("first_tokens", [0, 5, 45], ids=["no tokens", "too few to speak", "audio"])
+def test_a_segment_that_outlives_its_deadline_is_ended_with_an_error(bench: Bench, first_tokens: int) -> None:
+    """As after a restart: the job came, the rest went to the process that died, and no cancellation will come."""
+    bench.open("orphan", deadline=110.0)
+    bench.open("other", deadline=0.0)
+    bench.tokens(some_tokens(first_tokens), "orphan", finished=False)
+    bench.run()
+    bench.clock[0] = 109.9
+    bench.run()
+    assert bench.reports == []
+    bench.clock[0] = 110.1
+    bench.run()
+    (report,) = bench.reports
+    assert report.error is not None
+    assert (report.key, report.error.code) == ("orphan", "deadline_exceeded")
+    assert report.audio_seconds == pytest.approx(sum(len(chunk.pcm) for chunk in bench.chunks) / 48000)
+    bench.tokens(some_tokens(40), "orphan")
+    bench.tokens(some_tokens(40), "other")
+    bench.run()
+    assert [report.error for report in bench.reports[1:]] == [None], "without a deadline a segment lives on"
     assert held_by(bench.stage) == 0
 
 

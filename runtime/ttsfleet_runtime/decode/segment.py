@@ -11,10 +11,10 @@ import msgspec
 
 from ttsfleet_runtime.decode.flow import FlowJob
 from ttsfleet_runtime.decode.scheduler import Candidate, Phase, SegmentKey
+from ttsfleet_runtime.decode.speaker import SpeakerTensors
 from ttsfleet_runtime.decode.stream import ChunkPlan, FlowCall
 from ttsfleet_runtime.decode.vocoder_stream import StreamVocoder
 from ttsfleet_runtime.decode.vocoder_work import VocoderWork
-from ttsfleet_runtime.decode.voice_store import SpeakerTensors
 from ttsfleet_runtime.messages import DecodeJob, StageTimes
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 
 from ttsfleet_runtime.decode.budgets import decode_limits
+from ttsfleet_runtime.decode.live_segments import LiveSegments
 from ttsfleet_runtime.decode.pcm import to_pcm
-from ttsfleet_runtime.decode.playback import PlaybackClock
 from ttsfleet_runtime.decode.scheduler import Candidate, Limits, Phase, SegmentKey, choose
 from ttsfleet_runtime.decode.segment import Segment
+from ttsfleet_runtime.decode.speaker import SpeakerTensors
 from ttsfleet_runtime.decode.stream import FinalChunk, plan_chunks
 from ttsfleet_runtime.decode.synthesizer import Synthesizer, VocoderResult
-from ttsfleet_runtime.decode.voice_store import VoiceStore
-from ttsfleet_runtime.errors import ErrorInfo, InvalidRequestError, TTSFleetError
+from ttsfleet_runtime.errors import DeadlineError, ErrorInfo, InvalidRequestError, TTSFleetError
 from ttsfleet_runtime.messages import (
     AnyMessage,
     AudioChunk,
@@ -34,12 +33,9 @@ from ttsfleet_runtime.messages import (
     TokenDelta,
 )
 from ttsfleet_runtime.stage import ROUTER, Outgoing, Stage, StageContext
+from ttsfleet_runtime.voices import VoiceFiles
 
 logger = logging.getLogger(__name__)
-
-# A cancelled request's jobs may still be on their way from the LLM, over another socket: remember as many keys.
-_REMEMBERED_CANCELS = 4096
-_SPEAKERS = 64
 
 
 class DecodeStage:
@@ -48,7 +44,7 @@ class DecodeStage:
     def __init__(
         self,
         synthesizer: Synthesizer,
-        voices: VoiceStore,
+        voices: VoiceFiles[SpeakerTensors],
         limits: Limits,
         *,
         final_chunk: FinalChunk = "reference",
@@ -59,10 +55,7 @@ class DecodeStage:
         self._limits = limits
         self._final_chunk = final_chunk
         self._clock = clock
-        self._segments: dict[SegmentKey, Segment] = {}
-        self._playback = PlaybackClock()
-        self._ending: set[str] = set()  # requests whose last segment is decoded while others are not
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._segments = LiveSegments()
         self._outbox: list[Outgoing] = []
         self._last_batch = 0
         self._last_frames = 0
@@ -76,7 +69,7 @@ class DecodeStage:
             case TokenDelta():
                 self._take_tokens(message)
             case Cancel(key=key):
-                self._cancel(key)
+                self._segments.cancel(key)
             case DropVoices(voice_hashes=voice_hashes):
                 self._voices.drop(voice_hashes)
             case _:
@@ -84,6 +77,7 @@ class DecodeStage:
 
     @torch.inference_mode()
     def step(self) -> bool:
+        self._expire()
         candidates = self._candidates()
         decision = choose(list(candidates.values()), self._limits, self._clock())
         if decision is None:
@@ -124,8 +118,7 @@ class DecodeStage:
     # --- messages -------------------------------------------------------------------------------------------
 
     def _open(self, job: DecodeJob) -> None:
-        key = (job.key, job.segment)
-        if key in self._segments or job.key in self._cancelled:
+        if not self._segments.expects(job):
             return
         try:
             if job.stream and job.speed != 1.0:
@@ -146,7 +139,7 @@ class DecodeStage:
             final_chunk=self._final_chunk,
             lookahead=self._synthesizer.lookahead_tokens,
         )
-        self._segments[key] = Segment(
+        segment = Segment(
             job=job,
             speaker=speaker,
             vocoder=self._synthesizer.new_vocoder(),
@@ -154,9 +147,10 @@ class DecodeStage:
             times=job.times,
             arrival=self._clock(),
         )
+        self._segments.add(segment)
 
     def _take_tokens(self, delta: TokenDelta) -> None:
-        segment = self._segments.get((delta.key, delta.segment))
+        segment = self._segments.find((delta.key, delta.segment))
         if segment is None or segment.finished:
             return
         if any(not 0 <= token < self._synthesizer.vocab_size for token in delta.tokens):
@@ -167,24 +161,25 @@ class DecodeStage:
             segment.times = delta.times
         self._plan(segment)
 
-    def _cancel(self, key: str) -> None:
-        for segment_key in [segment_key for segment_key in self._segments if segment_key[0] == key]:
-            del self._segments[segment_key]
-        self._playback.forget(key)
-        self._ending.discard(key)
-        self._cancelled[key] = None
-        if len(self._cancelled) > _REMEMBERED_CANCELS:
-            self._cancelled.popitem(last=False)
+    def _expire(self) -> None:
+        for segment in self._segments.expired(self._clock()):
+            error = DeadlineError(
+                f"the deadline passed after {segment.num_samples / self._synthesizer.sample_rate:.1f} s of audio of "
+                f"segment {segment.job.segment}; send less text, or raise server.timeout"
+            )
+            self._fail(segment, error)
 
     # --- work -----------------------------------------------------------------------------------------------
 
     def _candidates(self) -> dict[SegmentKey, Candidate]:
         candidates: dict[SegmentKey, Candidate] = {}
-        for segment in self._segments.values():
+        for segment in self._segments:
             key = segment.job.key
             candidate = segment.candidate(
-                is_first_chunk=segment.job.stream and segment.job.segment == 0 and not self._playback.has_begun(key),
-                playback_deadline=self._playback.deadline(key, otherwise=segment.arrival),
+                is_first_chunk=segment.job.stream
+                and segment.job.segment == 0
+                and not self._segments.playback.has_begun(key),
+                playback_deadline=self._segments.playback.deadline(key, otherwise=segment.arrival),
                 num_steps=self._synthesizer.num_steps,
                 frames_per_token=self._synthesizer.frames_per_token,
             )
@@ -280,9 +275,9 @@ class DecodeStage:
         segment.num_chunks += 1
         segment.num_samples += num_samples
         if job.stream and num_samples:
-            self._playback.emitted(job.key, num_samples / sample_rate, now)
+            self._segments.playback.emitted(job.key, num_samples / sample_rate, now)
         if last:
-            self._close(segment)
+            self._segments.close(segment)
             self._report(job, segment.num_samples / sample_rate, None)
 
     def _fail(self, segment: Segment, error: Exception) -> None:
@@ -295,17 +290,8 @@ class DecodeStage:
             info = ErrorInfo(
                 code="internal_error", message=f"decoding failed ({type(error).__name__}); the server's log has more"
             )
-        self._close(segment)
+        self._segments.close(segment)
         self._report(job, segment.num_samples / self._synthesizer.sample_rate, info)
-
-    def _close(self, segment: Segment) -> None:
-        del self._segments[segment.key]
-        key = segment.job.key
-        if segment.job.last_segment:
-            self._ending.add(key)
-        if key in self._ending and not any(live == key for live, _ in self._segments):
-            self._ending.discard(key)
-            self._playback.forget(key)
 
     def _report(self, job: DecodeJob, audio_seconds: float, error: ErrorInfo | None) -> None:
         decoded = SegmentDecoded(
@@ -324,5 +310,10 @@ def build(context: StageContext) -> Stage:
     torch.backends.cudnn.allow_tf32 = False  # f0 in TF32 decorrelates the waveform: the phase integrates it
     synthesizer = Synthesizer.load(context.bundle_dir, context.model, device)
     synthesizer.self_test()
-    voices = VoiceStore(context.run_dir, device, capacity=_SPEAKERS, vocab_size=synthesizer.vocab_size)
+    voices = VoiceFiles(
+        context.run_dir,
+        lambda entry: SpeakerTensors.of(entry, device),
+        capacity=context.plan.cache_capacity,
+        num_codes=synthesizer.vocab_size,
+    )
     return DecodeStage(synthesizer, voices, decode_limits(context.plan), final_chunk=context.plan.final_chunk)

@@ -21,7 +21,6 @@ from ttsfleet_runtime.errors import (
     TTSFleetError,
 )
 from ttsfleet_runtime.llm.engine import Engine, EngineSizes, Progress, build_engine
-from ttsfleet_runtime.llm.prompt_speech import PromptSpeech
 from ttsfleet_runtime.llm.scheduler import SchedulerLimits
 from ttsfleet_runtime.llm.self_test import run_self_test
 from ttsfleet_runtime.llm.sequence import Sequence, SequenceSpec, check_sampling
@@ -39,6 +38,7 @@ from ttsfleet_runtime.messages import (
     TokenDelta,
 )
 from ttsfleet_runtime.stage import ROUTER, Outgoing, Stage, StageContext
+from ttsfleet_runtime.voices import VoiceEntry, VoiceFiles
 
 _DEADLINE_CHECK_SECONDS = 0.1
 
@@ -60,7 +60,10 @@ class _Segment:
 class LLMStage:
     """See the module docstring. `clock` gives CLOCK_MONOTONIC seconds, as all message times are."""
 
-    def __init__(self, engine: Engine, voices: PromptSpeech, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, engine: Engine, voices: VoiceFiles[list[int]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """voices: prompt speech tokens by voice."""
         self._engine = engine
         self._scheduler = engine.scheduler
         self._voices = voices
@@ -241,6 +244,11 @@ class LLMStage:
         self._outbox.append(Outgoing(to, message))
 
 
+def _prompt_speech(entry: VoiceEntry) -> list[int]:
+    tokens: list[int] = entry.speech_tokens.tolist()
+    return tokens
+
+
 def build(context: StageContext) -> Stage:
     """Load the style's weights, prove that they can speak, capture graphs. Raises CheckpointError."""
     plan, info = context.plan, context.model.llm
@@ -262,5 +270,10 @@ def build(context: StageContext) -> Stage:
             min(plan.graph_max_len_in_batch, plan.max_req_total_len),
         )
     run_self_test(engine, f"llm.{style}")
-    voices = PromptSpeech(context.run_dir, engine.scheduler.vocabulary, plan.cache_capacity)
+    voices = VoiceFiles(
+        context.run_dir,
+        _prompt_speech,
+        capacity=plan.cache_capacity,
+        num_codes=engine.scheduler.vocabulary.num_codes,
+    )
     return LLMStage(engine, voices)
