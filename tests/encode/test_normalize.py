@@ -37,6 +37,11 @@ def test_written_forms_become_spoken_ones(normalizer: TextNormalizer, text: str,
     assert normalizer.normalize(text) == normalized
 
 
+@pytest.mark.parametrize("text", ["!!! ... ???", "... ...", "— , —", " ? ", "😀 . 😀"])
+def test_marks_with_spaces_between_them_are_nothing_to_speak(normalizer: TextNormalizer, text: str) -> None:
+    assert normalizer.segments(text) == []
+
+
 def test_only_the_offending_word_keeps_its_written_form(normalizer: TextNormalizer) -> None:
     text = "In 2024 we paid $5 for [AA1] and got 3 more."
     spoken = "In twenty twenty four we paid five dollars for [AAone] and got three more."

@@ -46,7 +46,7 @@ class TextNormalizer:
             return [text]
         normalized, language = self._rules(text)
         pieces = split_text(normalized, language, self._count_tokens)
-        return [piece for piece in pieces if not is_only_punctuation(piece)]
+        return [piece for piece in pieces if not is_only_punctuation("".join(piece.split()))]
 
     def _is_verbatim(self, text: str) -> bool:
         return not self._enabled or not text or ("<|" in text and "|>" in text)
