@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.convert import convert
+
+# Before torch is imported: threads that spin between small operations would starve the services that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TESTS_DIR = Path(__file__).resolve().parent
 
