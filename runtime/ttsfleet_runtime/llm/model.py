@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ttsfleet_runtime.checkpoint.bundle import LLMInfo
 from ttsfleet_runtime.llm.attention import KVShape, Segment, attend
+from ttsfleet_runtime.llm.elementwise import make_elementwise
 from ttsfleet_runtime.llm.linear import Linear, make_linear
 from ttsfleet_runtime.llm.rotary import make_rotary
 
@@ -55,7 +55,7 @@ class SpeechLM:
         self._layers = [self._layer(weights, f"layers.{index}.") for index in range(info.num_layers)]
         self._norm = weights["norm.weight"]
         self._head = make_linear(weights["head.weight"], weights.get("head.bias"))
-        self._epsilon = torch.tensor(info.rms_norm_eps, dtype=torch.float32, device=self.device)
+        self.elementwise = make_elementwise(self.device, info.rms_norm_eps)
 
     def _layer(self, weights: Mapping[str, Tensor], prefix: str) -> _Layer:
         return _Layer(
@@ -95,27 +95,19 @@ class SpeechLM:
         num_rows = row_ids.shape[0]
         q_size = info.num_heads * info.head_dim
         factors = self._rotary.select(positions)
-        residual = self.embed(row_ids)
+        add_norm, silu_mul = self.elementwise.add_norm, self.elementwise.silu_mul
+        update, residual = self.embed(row_ids), None
         attended = torch.zeros((num_rows, q_size), dtype=self.dtype, device=self.device)
         for layer, layer_cache in zip(self._layers, cache, strict=True):
-            qkv = layer.qkv(self._rms_norm(residual, layer.input_norm))
+            normed, residual = add_norm(update, residual, layer.input_norm)
+            qkv = layer.qkv(normed)
             self._rotary.turn(qkv, factors)
             layer_cache.view(-1, self.kv_shape.row_size).index_copy_(0, slot_mapping, qkv[:, q_size:])
             attend(qkv[:, :q_size], layer_cache, segments, self.kv_shape, attended)
-            residual = residual.add_(layer.o(attended))
-            gate_up = layer.gate_up(self._rms_norm(residual, layer.post_norm))
-            gate, up = gate_up.chunk(2, dim=1)
-            residual = residual.add_(layer.down(F.silu(gate).mul_(up)))
-        return self._rms_norm(residual, self._norm)
+            normed, residual = add_norm(layer.o(attended), residual, layer.post_norm)
+            update = layer.down(silu_mul(layer.gate_up(normed)))
+        return add_norm(update, residual, self._norm)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, hidden] -> [rows, speech_vocab] float32."""
         return self._head(hidden).float()
-
-    def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.dtype != torch.float32:
-            return F.rms_norm(x, (x.shape[1],), weight, self.info.rms_norm_eps)
-        # Four small calls; F.rms_norm in float32 on the CPU is six.
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        scale = torch.addcmul(self._epsilon, norm, norm, value=1.0 / x.shape[1]).rsqrt_()
-        return (x * scale).mul_(weight)

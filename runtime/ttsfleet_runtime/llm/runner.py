@@ -152,7 +152,7 @@ class Runner:
         mapping = self._slot_mapping(tables, positions)
         segments = self._planner.decode(tables, positions, contexts)
         hidden = self.model.forward(rows.row_ids, positions, mapping, self._cache, segments)
-        return self._sample(indices, rows, hidden, max_top_k)
+        return self._sample(indices, rows, hidden, max_top_k, len(contexts))
 
     def _slot_mapping(self, tables: Tensor, positions: Tensor) -> Tensor:
         size = self._block_size
@@ -162,7 +162,7 @@ class Runner:
     # --- prefill --------------------------------------------------------------------------------------------
 
     def _launch_prefill(self, chunks: tuple[PrefillChunk, ...]) -> Tensor | None:
-        """Compute the chunks; sample for those that finish. Returns their ids, padded, or None."""
+        """Compute the chunks; sample for those that finish. Returns their ids, or None."""
         hidden, starts = self._forward_chunks(chunks)
         last = []
         slots = []
@@ -174,12 +174,14 @@ class Runner:
                 max_top_k = max(max_top_k, chunk.sequence.spec.sampling.top_k)
         if not last:
             return None
+        num_samples = len(last)
         if self._exact:
-            padding = pad_rows(len(last)) - len(last)
+            padding = pad_rows(num_samples) - num_samples
             last += [0] * padding
             slots += [self._slots.padding] * padding
         indices = self._indices(slots)
-        return self._sample(indices, self._slots.gather(indices), hidden[self._indices(last)], max_top_k)
+        rows = self._slots.gather(indices)
+        return self._sample(indices, rows, hidden[self._indices(last)], max_top_k, num_samples)
 
     def _forward_chunks(self, chunks: tuple[PrefillChunk, ...]) -> tuple[Tensor, list[int]]:
         """All chunks in one pass. Returns hidden states and the first row of each chunk."""
@@ -217,9 +219,12 @@ class Runner:
 
     # --- both -----------------------------------------------------------------------------------------------
 
-    def _sample(self, indices: Tensor, rows: SlotRows, hidden: Tensor, max_top_k: int) -> Tensor:
+    def _sample(self, indices: Tensor, rows: SlotRows, hidden: Tensor, max_top_k: int, num_samples: int) -> Tensor:
+        """Ids of the first `num_samples` rows; what follows was only there to fill the products."""
         info = self.model.info
         logits = self.model.logits(hidden)
+        if num_samples < len(logits):
+            logits, indices, rows = logits[:num_samples], indices[:num_samples], rows.first(num_samples)
         mask_logits(logits, info.masked_before_min, rows.before_min, self._stop_ids, rows.ignore_eos)
         uniforms = self._uniforms(rows.seeds, rows.segments, rows.counts, NUM_DRAWS)
         tokens, num_draws = sample(logits, rows.sampling(), uniforms, max_top_k)

@@ -66,6 +66,10 @@ class SlotRows:
             tau_r=self.floats[:, _TAU_R],
         )
 
+    def first(self, count: int) -> SlotRows:
+        """The first rows, as views."""
+        return SlotRows(self.integers[:count], self.floats[:count])
+
     def advance(self, tokens: Tensor, speech_offset: int) -> None:
         """Record one sampled id per row: it is the next row to feed and the newest of the history."""
         place = (self.counts % HISTORY_LENGTH + _HISTORY)[:, None]
