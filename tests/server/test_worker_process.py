@@ -180,6 +180,13 @@ def test_recycling_cuts_no_stream_and_refuses_no_request(workers: Workers) -> No
     assert workers.speak().status_code == 200
 
 
+def test_a_worker_that_gets_sigterm_asks_for_its_successor(workers: Workers) -> None:
+    process = workers.start()
+    process.send_signal(signal.SIGTERM)
+    assert workers.router.wait_for(Retiring).identity == "http-0"
+    assert process.wait(EXIT_SECONDS) == 0
+
+
 def test_a_worker_reports_its_load_with_every_heartbeat(workers: Workers) -> None:
     process = workers.start()
     workers.router.behaviours["Half."] = half

@@ -67,7 +67,7 @@ class Worker:
     async def run(self, listening: socket.socket) -> None:
         """Serve until retired or shut down."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._client.shutdown_asked.set)
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
         await self._client.start()
         background = [asyncio.create_task(self._await_shutdown()), asyncio.create_task(self._beat())]
         try:
@@ -90,6 +90,11 @@ class Worker:
                 Gauge(name="http_streams", value=self._client.num_streams),
             ]
             self._client.send_if_connected(Heartbeat(identity=self._client.identity, gauges=gauges, pid=os.getpid()))
+
+    def _terminate(self) -> None:
+        """Someone wants this one process to end: its successor may start while its streams finish."""
+        self._client.send_if_connected(Retiring(identity=self._client.identity))
+        self._client.shutdown_asked.set()
 
     async def _await_shutdown(self) -> None:
         await self._client.shutdown_asked.wait()
