@@ -4,8 +4,9 @@
 
 The mix: texts of log-uniform 1 to 400 characters, half of them streamed, 10 % of the clients leave midway, 5 % of
 the requests are invalid. Every request must be answered as its kind demands (speech, a 4xx with a message, or a
-connection that the client itself closed). Afterwards the service must hold no request, no running sequence and no KV
-block beyond its reusable prefixes, no unpinned voice in use, no additional process or file handle.
+connection that the client itself closed). Afterwards the service must hold no request, no running sequence, no KV
+block beyond its reusable prefixes, no voice in use, no additional process or file handle and little more memory than
+after the warm-up; and when it has stopped, no run directory.
 Traffic goes to loopback only. Exit 1 when something is wrong.
 """
 
@@ -24,12 +25,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 _VOCABULARY = (
     "the of and a river walks under old stone bridge while seven children carry bread to market morning "
@@ -38,6 +41,20 @@ _VOCABULARY = (
 WORDS = _VOCABULARY.split()
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 30.0
+IDLE_GAUGES = (
+    "http_requests",
+    "http_streams",
+    "encode_queue_depth",
+    "encode_in_flight",
+    "llm_waiting",
+    "llm_running",
+    "llm_kv_blocks_used",
+    "decode_queue_depth",
+    "decode_active",
+    "decode_waiting_for_tokens",
+)
+"""Must be told, and be 0 without requests. The used KV blocks are those that sequences hold: published prefixes that
+nobody reads do not count among them."""
 
 console = Console()
 
@@ -62,7 +79,13 @@ def request_of(rng: random.Random) -> tuple[str, dict[str, Any]]:
     }
     draw = rng.random()
     if draw < 0.05:
-        wrong = [{"input": ""}, {"voice": "nobody"}, {"speed": 40}, {"input": "x" * 5000}, {"mode": "shout"}]
+        wrong: list[dict[str, Any]] = [
+            {"input": ""},
+            {"voice": "nobody"},
+            {"speed": 40},
+            {"input": "x" * 5000},
+            {"mode": "shout"},
+        ]
         return "invalid", {**body, **rng.choice(wrong)}
     if draw < 0.15:
         return "leave", {**body, "response_format": "pcm"}
@@ -123,6 +146,18 @@ async def load(url: str, num_requests: int, concurrency: int, seed: int) -> tupl
     return outcomes, wrong
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What the service takes of the machine: open handles in all, resident MiB by process."""
+
+    handles: int
+    resident_mib: dict[str, float]
+
+    @property
+    def total_mib(self) -> float:
+        return sum(self.resident_mib.values())
+
+
 def descendants(pid: int) -> list[int]:
     """The process and all its children, by /proc."""
     found = [pid]
@@ -132,8 +167,38 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def handles(pids: list[int]) -> int:
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+def argument_of(pid: int, name: str) -> str | None:
+    """The value after `name` on a process's command line."""
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return arguments[arguments.index(name) + 1] if name in arguments else None
+
+
+def footprint(pid: int) -> Footprint:
+    pids = descendants(pid)
+    page_mib = os.sysconf("SC_PAGE_SIZE") / 2**20
+    resident = {}
+    for each in pids:
+        pages = int(Path(f"/proc/{each}/statm").read_text().split()[1])
+        resident[argument_of(each, "--identity") or ("router" if each == pid else str(each))] = pages * page_mib
+    return Footprint(sum(len(os.listdir(f"/proc/{each}/fd")) for each in pids), resident)
+
+
+def growth(before: Footprint, after: Footprint, arguments: argparse.Namespace) -> list[str]:
+    """Print what changed; returns what changed too much."""
+    table = Table("process", "MiB after warm-up", "MiB at the end", "growth", title="resident memory")
+    rows = {name: (before.resident_mib.get(name), mib) for name, mib in after.resident_mib.items()}
+    for name, (old, new) in {**rows, "all": (before.total_mib, after.total_mib)}.items():
+        table.add_row(name, f"{old:.0f}" if old else "-", f"{new:.0f}", f"{new / old - 1:+.1%}" if old else "new")
+    console.print(table)
+    console.print(f"file handles: {before.handles} after warm-up, {after.handles} at the end")
+    problems = []
+    if before.resident_mib.keys() != after.resident_mib.keys():
+        problems.append(f"processes {sorted(before.resident_mib)} before, {sorted(after.resident_mib)} after")
+    if after.handles > before.handles + arguments.handle_slack:
+        problems.append(f"{before.handles} file handles before, {after.handles} after")
+    if after.total_mib > before.total_mib * (1 + arguments.memory_slack):
+        problems.append(f"resident memory grew from {before.total_mib:.0f} to {after.total_mib:.0f} MiB")
+    return problems
 
 
 def gauges(management: str) -> dict[str, float]:
@@ -148,16 +213,11 @@ def gauges(management: str) -> dict[str, float]:
 
 
 def leftovers(management: str) -> list[str]:
-    """What the service still holds; empty = nothing."""
-    status = httpx.get(f"{management}/status").json()
-    problems = []
-    if status["requests_in_flight"]:
-        problems.append(f"{status['requests_in_flight']} requests in flight")
-    levels = gauges(management)
-    for name in ("waiting", "running", "queue_depth", "active_jobs", "segments", "kv_blocks_used"):
-        if levels.get(name):
-            problems.append(f"{name} = {levels[name]:.0f}")
-    return problems
+    """What the service still holds; empty = nothing. A level that the service does not tell is a problem too."""
+    status, levels = httpx.get(f"{management}/status").json(), gauges(management)
+    held = {name: status.get(name) for name in ("requests_in_flight", "voice_users")}
+    held |= {name: levels.get(name) for name in IDLE_GAUGES}
+    return [f"{name} is {'absent' if level is None else level}" for name, level in held.items() if level != 0]
 
 
 def free_port() -> int:
@@ -178,10 +238,9 @@ def wait_ready(process: subprocess.Popen[bytes], management: str) -> None:
     raise SystemExit("the service did not become ready")
 
 
-def soak(arguments: argparse.Namespace, directory: Path) -> int:
-    """Start, load, look, stop."""
+def start_service(directory: Path) -> tuple[subprocess.Popen[bytes], str, str]:
+    """(process, API, management API) of a service of our own; its log goes to the directory."""
     port, management_port = free_port(), free_port()
-    url, management = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management_port}"
     command = [
         str(Path(sys.executable).with_name("ttsfleet-runtime")), "serve", "--model_dir", "builtin:tiny-en",
         "--host", "127.0.0.1", "--port", str(port), "--management_port", str(management_port),
@@ -189,35 +248,48 @@ def soak(arguments: argparse.Namespace, directory: Path) -> int:
     ]  # fmt: skip
     with (directory / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    return process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management_port}"
+
+
+def settle(management: str) -> list[str]:
+    """What is left once nothing more goes away, or the deadline has passed."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (left := leftovers(management)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def stop(process: subprocess.Popen[bytes]) -> list[str]:
+    """SIGTERM; the service must exit 0 and leave no run directory."""
+    run_dirs = {argument_of(pid, "--run-dir") for pid in descendants(process.pid)} - {None}
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+    problems = [f"exit status {code} on SIGTERM"] if code else []
+    return problems + [f"{path} still exists" for path in run_dirs if path and Path(path).exists()]
+
+
+def soak(arguments: argparse.Namespace, directory: Path) -> int:
+    """Start, load, look, stop."""
+    process, url, management = start_service(directory)
     try:
         wait_ready(process, management)
-        asyncio.run(load(url, arguments.concurrency * 2, arguments.concurrency, seed=1))  # caches and pools fill
-        before = descendants(process.pid)
-        handles_before = handles(before)
+        asyncio.run(load(url, arguments.warmup, arguments.concurrency, seed=1))  # caches and pools fill
+        settle(management)
+        before = footprint(process.pid)
         started = time.monotonic()
         outcomes, wrong = asyncio.run(load(url, arguments.requests, arguments.concurrency, seed=0))
         seconds = time.monotonic() - started
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while leftovers(management) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        wrong += leftovers(management)
-        after = descendants(process.pid)
-        if len(after) != len(before):
-            wrong.append(f"{len(before)} processes before, {len(after)} after")
-        if handles(after) > handles_before + arguments.handle_slack:
-            wrong.append(f"{handles_before} file handles before, {handles(after)} after")
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(60)
-        if code != 0:
-            wrong.append(f"exit status {code} on SIGTERM")
+        wrong += settle(management)
+        wrong += growth(before, footprint(process.pid), arguments)
+        wrong += stop(process)
     finally:
         if process.poll() is None:
             process.kill()
     for outcome, count in sorted(outcomes.items()):
-        console.print(f"{count:6d}  {outcome}")
-    console.print(f"{arguments.requests} requests in {seconds:.0f} s; file handles {handles_before} before")
+        console.print(f"{count:6d}  {outcome}", markup=False)
+    console.print(f"{arguments.requests} requests in {seconds:.0f} s")
     for problem in wrong[:20]:
-        console.print(f"[red]{problem}[/red]")
+        console.print(problem, style="red", markup=False)
     console.print("[red]failed[/red]" if wrong else "[green]every request was answered, nothing is left[/green]")
     if wrong:
         console.print((directory / "serve.log").read_text()[-3000:], markup=False)
@@ -228,7 +300,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--handle-slack", type=int, default=24, help="pooled keep-alive connections may differ")
+    parser.add_argument("--warmup", type=int, default=64, help="requests before the first look at memory")
+    parser.add_argument("--handle-slack", type=int, default=8, help="file handles that may come on top")
+    parser.add_argument("--memory-slack", type=float, default=0.15, help="allowed growth of resident memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         return soak(arguments, Path(directory))
