@@ -14,11 +14,6 @@ import pytest
 LONG = "The quick brown fox jumps over the lazy dog near the river bank. " * 8
 
 
-def _speak(service: Any, **values: Any) -> httpx.Response:
-    body = {"input": "Rice is often served in round bowls.", "voice": "heart", "response_format": "wav", **values}
-    return httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=120)
-
-
 def _stream(service: Any, text: str = LONG) -> tuple[int, int, bool]:
     """(status, bytes, ended cleanly) of one streamed request."""
     received = 0
@@ -47,7 +42,7 @@ def test_a_killed_stage_harms_only_its_requests_and_comes_back(service: Any, kin
         assert all(status == 200 and clean for status, _, clean in outcomes), "encode work is retried"
     service.wait_until(service.ready, f"ready again after {kind} was killed")
     assert service.pid(kind) != pid
-    assert _speak(service).status_code == 200
+    assert service.speak().status_code == 200
     service.wait_until(lambda: service.status()["requests_in_flight"] == 0, "nothing was left behind", 30)
 
 
@@ -65,7 +60,19 @@ def test_a_killed_http_worker_is_replaced_and_its_requests_are_cancelled(service
         assert all(not stream.result(timeout=60)[2] for stream in streams)
     service.wait_until(lambda: service.status()["requests_in_flight"] == 0, "requests were cancelled", 10)
     service.wait_until(service.ready, "a new HTTP worker came")
-    assert _speak(service).status_code == 200
+    assert service.speak().status_code == 200
+
+
+def test_an_http_worker_that_gets_sigterm_finishes_its_streams_and_is_replaced(service: Any) -> None:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        streams = [pool.submit(_stream, service) for _ in range(2)]
+        service.wait_until(lambda: service.status()["requests_in_flight"] == 2, "load was there", 30)
+        old = service.pid("http")
+        os.kill(old, signal.SIGTERM)
+        assert [stream.result(timeout=60)[2] for stream in streams] == [True, True]
+    service.wait_until(lambda: old not in service.pids("http").values(), "the old worker went", 30)
+    service.wait_until(service.ready, "a new HTTP worker came")
+    assert service.speak().status_code == 200
 
 
 def test_a_client_that_leaves_is_cancelled_in_all_stages(service: Any) -> None:
@@ -74,12 +81,36 @@ def test_a_client_that_leaves_is_cancelled_in_all_stages(service: Any) -> None:
         next(response.iter_bytes())
     service.wait_until(lambda: service.status()["requests_in_flight"] == 0, "the request was cancelled", 10)
 
-    def blocks_used() -> float:
-        lines = httpx.get(f"{service.management}/metrics").text.splitlines()
-        running = [line for line in lines if line.startswith("ttsfleet_stage{") and 'gauge="running"' in line]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in running)
+    # Of the last heartbeat, so a second late; published prefixes do not count among the used blocks.
+    for gauge in ("llm_running", "llm_kv_blocks_used", "decode_active", "decode_queue_depth", "http_streams"):
+        service.wait_until(lambda gauge=gauge: service.gauge(gauge) == 0, f"{gauge} fell to 0", 10)
 
-    service.wait_until(lambda: blocks_used() == 0, "the engine is empty", 10)
+
+def test_one_killed_llm_of_two_leaves_the_other_serving(pair: Any) -> None:
+    assert sorted(pair.pids("decode")) == []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert [r.status_code for r in pool.map(lambda _: pair.speak(), range(4))] == [200] * 4
+    os.kill(pair.pid("llm-0"), signal.SIGKILL)
+    pair.wait_until(lambda: not pair.all_ready("llm-0"), "the router saw it", 5)
+    assert pair.ready()
+    assert pair.speak().status_code == 200
+
+
+def test_stuck_llm_processes_are_killed_their_requests_get_503_and_the_service_recovers(pair: Any) -> None:
+    pair.wait_until(lambda: pair.all_ready("llm"), "both workers were there")
+    stuck = pair.pids("llm")
+    for pid in stuck.values():
+        os.kill(pid, signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert [r.status_code for r in pool.map(lambda _: pair.speak(), range(2))] == [503, 503]
+    pair.wait_until(pair.ready, "ready again")
+    assert not set(stuck.values()) & set(pair.pids("llm").values())
+    assert pair.speak().status_code == 200
+
+
+def test_sigterm_during_start_up_exits_at_once(starting: Any) -> None:
+    starting.process.send_signal(signal.SIGTERM)
+    assert starting.process.wait(5) == 0
 
 
 def test_sigterm_lets_streams_finish_and_exits_0(start: Callable[..., Any]) -> None:
@@ -95,7 +126,7 @@ def test_sigterm_lets_streams_finish_and_exits_0(start: Callable[..., Any]) -> N
 def test_beyond_the_limits_clients_get_429_with_retry_after(start: Callable[..., Any]) -> None:
     service = start("--gpt_paral_num", "1", "--limits.queued_requests", "1")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        responses = list(pool.map(lambda _: _speak(service), range(8)))
+        responses = list(pool.map(lambda _: service.speak(), range(8)))
     codes = sorted(response.status_code for response in responses)
     assert set(codes) == {200, 429}, codes
     assert all(int(r.headers["retry-after"]) >= 1 for r in responses if r.status_code == 429)
@@ -105,14 +136,14 @@ def test_recycled_http_workers_cut_no_request(start: Callable[..., Any]) -> None
     service = start("--max_requests", "3", "--max_requests_jitter", "1", "--httpserver_workers", "1")
     first = service.pid("http")
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        codes = [response.status_code for response in pool.map(lambda _: _speak(service, mode="sft"), range(12))]
+        codes = [response.status_code for response in pool.map(lambda _: service.speak(mode="sft"), range(12))]
     assert codes == [200] * 12
     assert service.pid("http") != first
 
 
 def test_an_api_key_is_required_when_one_is_set(start: Callable[..., Any]) -> None:
     service = start("--api-key", "secret")
-    assert _speak(service).status_code == 401
+    assert service.speak().status_code == 401
     headers = {"authorization": "Bearer secret"}
     body = {"input": "Hello.", "voice": "heart", "response_format": "wav"}
     assert httpx.post(f"{service.url}/v1/audio/speech", json=body, headers=headers, timeout=60).status_code == 200

@@ -146,6 +146,21 @@ def test_bad_requests_get_a_clear_error(service: Any, values: dict[str, Any], st
     assert response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("style", ["plain", "calm"])
+def test_every_style_of_a_model_speaks(two_styles: Any, style: str) -> None:
+    values = {"voice": "random", "max_tokens": 40, "ignore_eos": True, "mode": "sft"}
+    for choice in ({"style": style}, {"model": style}):
+        response = two_styles.speak(**values, **choice)
+        assert response.status_code == 200, response.text
+        assert _seconds(response.content) == pytest.approx(1.6, abs=0.2)
+
+
+def test_an_unknown_style_is_not_found(two_styles: Any) -> None:
+    response = two_styles.speak(voice="random", style="loud")
+    assert response.status_code == 404
+    assert "plain, calm" in response.json()["error"]["message"]
+
+
 def test_speed_changes_the_length(service: Any) -> None:
     slow, fast = (_seconds(_speak(service, speed=speed).content) for speed in (0.5, 2.0))
     assert slow == pytest.approx(4 * fast, rel=0.05)
