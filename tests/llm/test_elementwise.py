@@ -10,8 +10,9 @@ import torch
 from ttsfleet_runtime.checkpoint.bundle import read_model_info
 from ttsfleet_runtime.llm.elementwise import KernelElementwise, PlainElementwise
 from ttsfleet_runtime.llm.engine import EngineSizes, build_engine
-from ttsfleet_runtime.llm.scheduler import PrefillChunk, SchedulerLimits
+from ttsfleet_runtime.llm.scheduler import SchedulerLimits
 from ttsfleet_runtime.llm.sequence import SequenceSpec
+from ttsfleet_runtime.llm.step_plan import PrefillChunk
 
 EPSILON = 1e-6
 CPU = torch.device("cpu")

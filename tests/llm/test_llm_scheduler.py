@@ -11,8 +11,9 @@ import pytest
 
 from ttsfleet_runtime.errors import InvalidRequestError
 from ttsfleet_runtime.llm.block_manager import BlockManager
-from ttsfleet_runtime.llm.scheduler import SampledToken, Scheduler, SchedulerLimits, StepPlan
+from ttsfleet_runtime.llm.scheduler import Scheduler, SchedulerLimits
 from ttsfleet_runtime.llm.sequence import Sequence, SequenceSpec, SequenceStatus, Vocabulary
+from ttsfleet_runtime.llm.step_plan import SampledToken, StepPlan
 from ttsfleet_runtime.messages import FinishReason
 
 EOS = 100

@@ -13,7 +13,7 @@ output channels as it has phases; laid out in rows, its output needs no reorderi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,100 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ttsfleet_runtime.checkpoint.bundle import HiFTInfo
+from ttsfleet_runtime.decode.hift_layers import Margins, ResBlock, StageRows
 from ttsfleet_runtime.decode.packing import PackedLayout
 from ttsfleet_runtime.decode.source import HarmonicSource
 from ttsfleet_runtime.decode.spectrum import ShortTransform
 from ttsfleet_runtime.decode.weights import RowConv, Weights
 
 _GAP_FRAMES = 4
-_FRAME_GRID = 8
-_SNAKE_EPS = 1e-9
 _FINAL_SLOPE = 0.01
 _MAX_MAGNITUDE = 100.0
 _SAMPLE_RATE = 24000
-
-
-class _Rows:
-    """The items of a batch at one rate: rows in use, and rows between items, which must read as zero.
-
-    Buffers have `num_rows` rows; beyond `num_used` they hold no meaning.
-    """
-
-    def __init__(self, layout: PackedLayout, rate: int, extra: int, device: torch.device) -> None:
-        """extra: rows that each item has beyond rate * frames; the buffer has as many more."""
-        self.starts = [start * rate for start in layout.starts]
-        self.lengths = [length * rate + extra for length in layout.lengths]
-        ends = [start + length for start, length in zip(self.starts, self.lengths, strict=True)]
-        self.num_used = ends[-1]
-        self.num_rows = _rounded(layout.starts[-1] + layout.lengths[-1]) * rate + extra
-        gaps = [torch.arange(end, begin) for end, begin in zip(ends, self.starts[1:], strict=False)]
-        self.gaps = torch.cat(gaps).to(device, non_blocking=True) if gaps else None
-
-    def zero_gaps(self, buffer: Tensor) -> Tensor:
-        return buffer if self.gaps is None else buffer.index_fill_(0, self.gaps, 0.0)
-
-
-def _rounded(frames: int) -> int:
-    """Up to the grid of buffer lengths: generated code is kept per length, and lengths should come again."""
-    return -(-frames // _FRAME_GRID) * _FRAME_GRID
-
-
-class _Snake:
-    """x + sin(alpha x)^2 / alpha, alpha per channel."""
-
-    def __init__(self, alpha: Tensor) -> None:
-        self.alpha = alpha
-        self.inverse = 1.0 / (alpha + _SNAKE_EPS)
-
-    def __call__(self, x: Tensor, work: Tensor, out: Tensor) -> None:
-        """x, work, out: [rows, channels]; overwrites work and out."""
-        torch.mul(x, self.alpha, out=work).sin_()
-        torch.addcmul(x, work.mul_(work), self.inverse, out=out)
-
-
-class _Margins:
-    """The input buffer of one stage's convolutions: the rows in use between margins that stay zero."""
-
-    def __init__(self, rows: _Rows, channels: int, margin: int, device: torch.device) -> None:
-        self.rows = rows
-        self.margin = margin
-        self.buffer = torch.zeros(rows.num_rows + 2 * margin, channels, device=device)
-        self.inside = self.buffer[margin : margin + rows.num_used]
-        self.work = torch.empty_like(self.inside)
-
-    def load(self, x: Tensor, activation: Callable[[Tensor, Tensor, Tensor], None]) -> _Margins:
-        """Fill with activation(x); x: [num_rows, channels]."""
-        activation(x[: self.rows.num_used], self.work, self.inside)
-        self.rows.zero_gaps(self.inside)
-        return self
-
-    def convolved(self, conv: RowConv) -> Tensor:
-        """[num_rows, channels out], each row from the rows around it."""
-        first = self.margin - conv.reach // 2
-        return conv(self.buffer[first : first + self.rows.num_rows + conv.reach])
-
-
-class _ResBlock:
-    """Pairs of convolutions with snake activations, each pair added to its input."""
-
-    def __init__(self, weights: Weights, dilations: Sequence[int]) -> None:
-        self.pairs = [
-            (
-                _Snake(weights[f"activations1.{i}.alpha"]),
-                weights.conv(f"convs1.{i}", dilation=dilation),
-                _Snake(weights[f"activations2.{i}.alpha"]),
-                weights.conv(f"convs2.{i}"),
-            )
-            for i, dilation in enumerate(dilations)
-        ]
-        self.reach = max(conv.reach // 2 for pair in self.pairs for conv in (pair[1], pair[3]))
-
-    def __call__(self, x: Tensor, margins: _Margins) -> Tensor:
-        """x: [num_rows, channels], kept -> a new tensor of the same shape."""
-        for snake1, conv1, snake2, conv2 in self.pairs:
-            y = margins.load(x, snake1).convolved(conv1)
-            x = margins.load(y, snake2).convolved(conv2).add_(x)
-        return x
 
 
 def _fold_transposed(weight: Tensor, bias: Tensor, rate: int) -> RowConv:
@@ -171,12 +87,12 @@ class HiFT:
             for i in range(num_stages)
         ]
         self.source_resblocks = [
-            _ResBlock(weights.under(f"source_resblocks.{i}"), dilations)
+            ResBlock(weights.under(f"source_resblocks.{i}"), dilations)
             for i, dilations in enumerate(info.source_resblock_dilations)
         ]
         self.resblocks = [
             [
-                _ResBlock(weights.under(f"resblocks.{i * num_kernels + j}"), dilations)
+                ResBlock(weights.under(f"resblocks.{i * num_kernels + j}"), dilations)
                 for j, dilations in enumerate(info.resblock_dilations)
             ]
             for i in range(num_stages)
@@ -235,19 +151,19 @@ class HiFT:
             source[: cache.shape[0]] = cache.to(self.device, non_blocking=True)
         return source
 
-    def _levels(self, lengths: Sequence[int]) -> list[_Rows]:
+    def _levels(self, lengths: Sequence[int]) -> list[StageRows]:
         """The layout at each rate: mel frames, then each stage; the last has one row more per item."""
         layout = PackedLayout(lengths, gap=_GAP_FRAMES, copies=1, device="cpu")
         rates = [math.prod(self.info.upsample_rates[:i]) for i in range(len(self.info.upsample_rates) + 1)]
-        return [_Rows(layout, rate, int(rate == rates[-1]), self.device) for rate in rates]
+        return [StageRows(layout, rate, int(rate == rates[-1]), self.device) for rate in rates]
 
-    def _packed(self, mels: Sequence[Tensor], rows: _Rows) -> Tensor:
+    def _packed(self, mels: Sequence[Tensor], rows: StageRows) -> Tensor:
         packed = torch.zeros(rows.num_rows, mels[0].shape[1], device=self.device)
         for start, length, mel in zip(rows.starts, rows.lengths, mels, strict=True):
             packed[start : start + length] = mel.to(self.device, non_blocking=True)
         return packed
 
-    def _f0(self, mel: Tensor, rows: _Rows) -> Tensor:
+    def _f0(self, mel: Tensor, rows: StageRows) -> Tensor:
         """mel: [num_rows, mel_bins] with zeros between and beyond items -> [num_rows], Hz."""
         x = mel
         for conv in self.f0_convs:
@@ -255,7 +171,7 @@ class HiFT:
             x[rows.num_used :] = 0.0
         return self.f0_classifier(x)[:, 0].abs()
 
-    def _decode(self, mel: Tensor, sources: Sequence[Tensor], levels: Sequence[_Rows]) -> list[Tensor]:
+    def _decode(self, mel: Tensor, sources: Sequence[Tensor], levels: Sequence[StageRows]) -> list[Tensor]:
         """mel: as for `_f0`; sources: [480 * frames_i] -> waveforms [480 * frames_i]."""
         spectrum = self._source_spectrum(sources, levels[-1])
         x = self.conv_pre.same(mel)
@@ -263,7 +179,7 @@ class HiFT:
             x = self._upsample(x, stage, rate, levels)
             rows, blocks = levels[stage + 1], self.resblocks[stage]
             reach = max(block.reach for block in [self.source_resblocks[stage], *blocks])
-            margins = _Margins(rows, x.shape[1], reach, self.device)
+            margins = Margins(rows, x.shape[1], reach, self.device)
             x.add_(self.source_resblocks[stage](self._downsample(spectrum, stage, rows), margins))
             first, *others = [block(x, margins) for block in blocks]
             for other in others:
@@ -273,12 +189,12 @@ class HiFT:
         return self._synthesise(self.conv_post.same(x), levels[-1])
 
     @staticmethod
-    def _clean(x: Tensor, rows: _Rows) -> Tensor:
+    def _clean(x: Tensor, rows: StageRows) -> Tensor:
         """Zero what lies between and beyond items, in place."""
         x[rows.num_used :] = 0.0
         return rows.zero_gaps(x)
 
-    def _upsample(self, x: Tensor, stage: int, rate: int, levels: Sequence[_Rows]) -> Tensor:
+    def _upsample(self, x: Tensor, stage: int, rate: int, levels: Sequence[StageRows]) -> Tensor:
         """[num_rows of the level before, channels] -> [num_rows of the stage, channels / 2]."""
         x = self._clean(F.leaky_relu_(x, self.info.lrelu_slope), levels[stage])
         up = self.ups[stage]
@@ -292,7 +208,7 @@ class HiFT:
             out[start] = x[start + 1]  # one row more on the left of each item: the reflection of its second
         return out
 
-    def _source_spectrum(self, sources: Sequence[Tensor], rows: _Rows) -> Tensor:
+    def _source_spectrum(self, sources: Sequence[Tensor], rows: StageRows) -> Tensor:
         """[num_rows of the last level, 2 * bins] between margins for `_downsample`, zero where no item is."""
         margin = self._spectrum_margin
         spectrum = torch.zeros(rows.num_rows + 2 * margin, 2 * self.transform.num_bins, device=self.device)
@@ -300,12 +216,12 @@ class HiFT:
             spectrum[margin + start : margin + start + length] = self.transform.analyse(source)
         return spectrum
 
-    def _downsample(self, spectrum: Tensor, stage: int, rows: _Rows) -> Tensor:
+    def _downsample(self, spectrum: Tensor, stage: int, rows: StageRows) -> Tensor:
         conv = self.source_downs[stage]
         first = self._spectrum_margin - conv.stride // 2
         return conv(spectrum[first : first + (rows.num_rows - 1) * conv.stride + conv.taps])
 
-    def _synthesise(self, x: Tensor, rows: _Rows) -> list[Tensor]:
+    def _synthesise(self, x: Tensor, rows: StageRows) -> list[Tensor]:
         """x: [num_rows, 2 * bins], log-magnitudes then arguments of the phase's sine -> a waveform per item."""
         bins = self.transform.num_bins
         used = x[: rows.num_used]

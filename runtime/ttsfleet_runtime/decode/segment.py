@@ -15,7 +15,7 @@ from ttsfleet_runtime.decode.speaker import SpeakerTensors
 from ttsfleet_runtime.decode.stream import ChunkPlan, FlowCall
 from ttsfleet_runtime.decode.vocoder_stream import StreamVocoder
 from ttsfleet_runtime.decode.vocoder_work import VocoderWork
-from ttsfleet_runtime.messages import DecodeJob, StageTimes
+from ttsfleet_runtime.messages import AudioChunk, DecodeJob, StageTimes
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +82,24 @@ class Segment:
         assert self.call is not None
         self.plan = self.plan.after(self.call)
         self.call = self.flow = self.vocoding = None
+
+    def next_chunk(self, pcm: bytes, tokens: list[int], sample_rate: int, now: float, *, last: bool) -> AudioChunk:
+        """The message that carries this audio, which is counted. pcm: as in `AudioChunk`, may be empty."""
+        chunk = AudioChunk(
+            key=self.job.key,
+            segment=self.job.segment,
+            index=self.num_chunks,
+            pcm=pcm,
+            sample_rate=sample_rate,
+            tokens=tokens,
+            last=last,
+            last_segment=self.job.last_segment,
+            num_text_tokens=self.job.num_text_tokens,
+            times=self.times_at(now),
+        )
+        self.num_chunks += 1
+        self.num_samples += len(pcm) // 2
+        return chunk
 
     def candidate(
         self, *, is_first_chunk: bool, playback_deadline: float, num_steps: int, frames_per_token: int

@@ -24,7 +24,6 @@ from ttsfleet_runtime.decode.synthesizer import Synthesizer, VocoderResult
 from ttsfleet_runtime.errors import DeadlineError, ErrorInfo, InvalidRequestError, TTSFleetError
 from ttsfleet_runtime.messages import (
     AnyMessage,
-    AudioChunk,
     Cancel,
     DecodeJob,
     DropVoices,
@@ -256,26 +255,10 @@ class DecodeStage:
     def _send(self, segment: Segment, pcm: bytes, tokens: list[int], *, last: bool) -> None:
         """Put a chunk into the outbox; the last one closes the segment."""
         now = self._clock()
-        job = segment.job
-        sample_rate = self._synthesizer.sample_rate
-        chunk = AudioChunk(
-            key=job.key,
-            segment=job.segment,
-            index=segment.num_chunks,
-            pcm=pcm,
-            sample_rate=sample_rate,
-            tokens=tokens,
-            last=last,
-            last_segment=job.last_segment,
-            num_text_tokens=job.num_text_tokens,
-            times=segment.times_at(now),
-        )
-        self._outbox.append(Outgoing(job.reply_to, chunk))
-        num_samples = len(pcm) // 2
-        segment.num_chunks += 1
-        segment.num_samples += num_samples
-        if job.stream and num_samples:
-            self._segments.playback.emitted(job.key, num_samples / sample_rate, now)
+        job, sample_rate = segment.job, self._synthesizer.sample_rate
+        self._outbox.append(Outgoing(job.reply_to, segment.next_chunk(pcm, tokens, sample_rate, now, last=last)))
+        if job.stream and pcm:
+            self._segments.playback.emitted(job.key, len(pcm) // 2 / sample_rate, now)
         if last:
             self._segments.close(segment)
             self._report(job, segment.num_samples / sample_rate, None)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from ttsfleet_runtime.errors import InvalidRequestError
 from ttsfleet_runtime.llm.block_manager import BlockManager
 from ttsfleet_runtime.llm.sequence import Accepted, RowSource, Sequence, SequenceSpec, SequenceStatus, Vocabulary
+from ttsfleet_runtime.llm.step_plan import DecodeRow, PrefillChunk, SampledToken, StepPlan
 from ttsfleet_runtime.messages import FinishReason
 
 
@@ -31,47 +32,6 @@ class SchedulerLimits:
     max_rows: int
     max_step_rows: int
     max_wait_steps: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillChunk:
-    """Rows [begin, end) of a sequence; `begin` is a multiple of the block size unless rows were appended later.
-
-    samples: the last row is the last before a sample, so the sequence samples in this step.
-    """
-
-    sequence: Sequence
-    begin: int
-    end: int
-    samples: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeRow:
-    """One decode step of a sequence: feeds the row at `position`, whose id the device knows, and samples."""
-
-    sequence: Sequence
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    prefill: tuple[PrefillChunk, ...]
-    decode: tuple[DecodeRow, ...]
-    admitted: tuple[Sequence, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.decode) + sum(chunk.end - chunk.begin for chunk in self.prefill)
-
-
-@dataclass(frozen=True, slots=True)
-class SampledToken:
-    """One sample of a launched step. `epoch`: the sequence's when it was launched."""
-
-    sequence: Sequence
-    epoch: int
-    token: int
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ttsfleet_runtime.checkpoint.bundle import LLMInfo, read_model_info
 from ttsfleet_runtime.llm.engine import Engine, EngineSizes, build_engine
-from ttsfleet_runtime.llm.scheduler import SchedulerLimits, StepPlan
+from ttsfleet_runtime.llm.scheduler import SchedulerLimits
 from ttsfleet_runtime.llm.sequence import Accepted
+from ttsfleet_runtime.llm.step_plan import StepPlan
 from ttsfleet_runtime.verify.registry import Context
 
 _SIZES = EngineSizes(SchedulerLimits(max_running=4, max_rows=1024, max_step_rows=128), num_blocks=80)

@@ -125,6 +125,7 @@ def load_case_modules() -> None:
         audio_cases,
         flow_cases,
         llm_cases,
+        sampling_cases,
         table_cases,
         text_cases,
         vocoder_cases,
