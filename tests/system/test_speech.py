@@ -73,7 +73,7 @@ def test_sse_carries_deltas_and_then_done_with_usage(service: Any) -> None:
 @pytest.mark.parametrize("mode", ["sft", "zero_shot", "cross_lingual"])
 def test_every_mode_speaks(service: Any, mode: str) -> None:
     response = _speak(service, mode=mode)
-    assert response.status_code == 200, response.text
+    assert response.status_code == 200, response.content[:500]
     assert 1.0 < _seconds(response.content) < 8.0
 
 
@@ -107,7 +107,7 @@ def test_a_voice_is_cloned_from_a_recording_in_the_request(service: Any) -> None
     prompt = (DATA / "heart.wav").read_bytes()
     text = json.loads((DATA / "prompts.json").read_text())["heart"]
     response = _speak(service, voice="", ref_audio=base64.b64encode(prompt).decode(), ref_text=text)
-    assert response.status_code == 200, response.text
+    assert response.status_code == 200, response.content[:500]
     assert 1.0 < _seconds(response.content) < 6.0
 
 
@@ -142,7 +142,7 @@ def test_a_registered_voice_speaks_is_listed_and_can_be_deleted(service: Any) ->
 )
 def test_bad_requests_get_a_clear_error(service: Any, values: dict[str, Any], status: int) -> None:
     response = _speak(service, **values)
-    assert response.status_code == status, response.text
+    assert response.status_code == status, response.content[:500]
     assert response.json()["error"]["message"]
 
 
@@ -151,7 +151,7 @@ def test_every_style_of_a_model_speaks(two_styles: Any, style: str) -> None:
     values = {"voice": "random", "max_tokens": 40, "ignore_eos": True, "mode": "sft"}
     for choice in ({"style": style}, {"model": style}):
         response = two_styles.speak(**values, **choice)
-        assert response.status_code == 200, response.text
+        assert response.status_code == 200, response.content[:500]
         assert _seconds(response.content) == pytest.approx(1.6, abs=0.2)
 
 
