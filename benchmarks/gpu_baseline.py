@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 PORT, MANAGEMENT_PORT = 18080, 18081
-READY_SECONDS = 240.0
+READY_SECONDS = 100.0
 RUNTIME = [sys.executable, "-c", "from ttsfleet_runtime.cli import main; raise SystemExit(main())"]
 COMMAND = [sys.executable, "-c", "from ttsfleet_operator.cli import main; raise SystemExit(main())"]
 TEXTS = ["The birch canoe slid on the smooth planks.", "Rice is often served in round bowls."]
