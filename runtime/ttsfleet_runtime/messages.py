@@ -19,7 +19,7 @@ from ttsfleet_runtime.errors import ErrorInfo
 
 
 class Mode(StrEnum):
-    """What a request feeds to the models (goldens/FORMAT.md, section 6)."""
+    """What a request feeds to the models (tests/goldens/FORMAT.md, section 6)."""
 
     SFT = "sft"
     ZERO_SHOT = "zero_shot"
