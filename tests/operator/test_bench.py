@@ -142,7 +142,7 @@ def test_command_writes_json_and_a_plot(speech_server: Any, tmp_path: Path, caps
     assert report["setting"]["load"]["concurrency"] == 2
     assert speech_server.bodies[-1]["max_tokens"] == 9
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "audio-s/s" in capsys.readouterr().out
+    assert "s of audio per second" in capsys.readouterr().out
 
 
 def test_texts_come_from_a_file_when_one_is_given(speech_server: Any, tmp_path: Path) -> None:

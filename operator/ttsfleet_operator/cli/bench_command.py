@@ -130,7 +130,7 @@ def print_summary(summary: Summary, load: Load, target: Target, console: Console
     console.print(table)
     console.print(
         f"{summary.succeeded} of {summary.requests} requests in {summary.wall_seconds:.1f} s: "
-        f"[bold]{summary.audio_seconds_per_second:.2f}[/bold] audio-s/s, "
+        f"[bold]{summary.audio_seconds_per_second:.2f}[/bold] s of audio per second, "
         f"{summary.requests_per_second:.2f} requests/s, {summary.stalled_requests} with a playback stall",
         highlight=False,
         soft_wrap=True,

@@ -84,5 +84,5 @@ def _tell(arguments: argparse.Namespace, result: _Result, console: Console) -> N
     console.print(f"said   “{arguments.text}” (voice {arguments.voice})", highlight=False, soft_wrap=True)
     console.print(f"audio  {result.audio_seconds:.2f} s in {arguments.output}", highlight=False, soft_wrap=True)
     rtf = result.latency_seconds / result.audio_seconds if result.audio_seconds else 0.0
-    console.print(f"RTF    {rtf:.2f} ({result.latency_seconds:.2f} s to make it)", highlight=False)
-    console.print(f"TTFA   {result.first_audio_seconds:.2f} s, streamed", highlight=False)
+    console.print(f"RTF    {rtf:.2f}: made in {result.latency_seconds:.2f} s", highlight=False)
+    console.print(f"TTFA   {result.first_audio_seconds:.2f} s to the first audio, streamed", highlight=False)
