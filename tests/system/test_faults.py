@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-LONG = "The quick brown fox jumps over the lazy dog near the river bank. " * 8
+LONG = "The quick brown fox jumps over the lazy dog near the river bank. " * 4
 
 
 def _stream(service: Any, text: str = LONG) -> tuple[int, int, bool]:
@@ -29,9 +29,9 @@ def _stream(service: Any, text: str = LONG) -> tuple[int, int, bool]:
 
 @pytest.mark.parametrize("kind", ["encode", "llm", "decode"])
 def test_a_killed_stage_harms_only_its_requests_and_comes_back(service: Any, kind: str) -> None:
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        streams = [pool.submit(_stream, service) for _ in range(6)]
-        service.wait_until(lambda: service.status()["requests_in_flight"] >= 4, "load was there", 30)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        streams = [pool.submit(_stream, service) for _ in range(4)]
+        service.wait_until(lambda: service.status()["requests_in_flight"] >= 3, "load was there", 30)
         pid = service.pid(kind)
         os.kill(pid, signal.SIGKILL)
         outcomes = [stream.result(timeout=120) for stream in streams]
@@ -105,6 +105,14 @@ def test_stuck_llm_processes_are_killed_their_requests_get_503_and_the_service_r
         assert [r.status_code for r in pool.map(lambda _: pair.speak(), range(2))] == [503, 503]
     pair.wait_until(pair.ready, "ready again")
     assert not set(stuck.values()) & set(pair.pids("llm").values())
+    assert pair.speak().status_code == 200
+
+
+def test_a_stuck_http_worker_is_killed_and_replaced(pair: Any) -> None:
+    stuck = pair.pid("http")
+    os.kill(stuck, signal.SIGSTOP)
+    pair.wait_until(lambda: stuck not in pair.pids("http").values(), "the stuck worker was killed", 30)
+    pair.wait_until(pair.ready, "a new HTTP worker came")
     assert pair.speak().status_code == 200
 
 
