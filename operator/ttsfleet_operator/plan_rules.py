@@ -88,8 +88,9 @@ def guide_values(on_gpu: bool, cores: int) -> dict[str, Rule]:
 def thread_values(on_gpu: bool, cores: int, decoders: int) -> dict[str, Rule]:
     """Compute threads per process of each stage.
 
-    On few cores the stages take turns more than they overlap, so a decoder may use all of them; with more, LLM and
-    decoders get their own. OpenMP waits passively: two spinning stages on two cores were 30 times slower.
+    LLM and decoders get cores of their own: on two cores a decoder with both was slower than with one (RTF .236 and
+    .199 at one client), since a passive OpenMP thread is woken for each of many short operations, and spinning ones
+    were 30 times slower (docs/measurements.md).
     """
     encode = 1 if cores < 8 else 2
     if on_gpu:
@@ -100,8 +101,7 @@ def thread_values(on_gpu: bool, cores: int, decoders: int) -> dict[str, Rule]:
             "threads.decode": (1, reason),
         }
     llm = max(1, min(8, cores // 2))
-    spare = cores if cores <= 3 else cores - llm
-    decode = max(1, min(16, spare // max(1, decoders)))
+    decode = max(1, min(16, (cores - llm) // max(1, decoders)))
     return {
         "threads.encode": (encode, f"{cores} cores"),
         "threads.llm": (llm, f"half of {cores} cores, at most 8"),

@@ -71,9 +71,11 @@ def test_threads_of_one_stage_never_exceed_the_cores(cores: int) -> None:
     assert 1 <= threads.encode <= cores
 
 
-def test_two_cores_give_the_llm_one_thread_and_the_decoder_both() -> None:
+def test_llm_and_decoder_get_cores_of_their_own() -> None:
     threads = plan_threads(2)
-    assert (threads.encode, threads.llm, threads.decode) == (1, 1, 2)
+    assert (threads.encode, threads.llm, threads.decode) == (1, 1, 1)
+    threads = plan_threads(8)
+    assert threads.llm + threads.decode == 8
 
 
 def test_asked_values_are_followed(model: ModelInfo) -> None:

@@ -141,7 +141,7 @@ SCENARIOS = [
             "encode_process_num": 1,
             "decode_process_num": 1,
             "threads.llm": 1,
-            "threads.decode": 2,
+            "threads.decode": 1,
             "data_type": "fp32",
         },
     ),

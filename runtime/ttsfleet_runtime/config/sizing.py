@@ -19,15 +19,15 @@ KV_SHARE_OF_MEMORY = 4  # all KV caches together take at most this fraction (1/4
 def plan_threads(cores: int, *, on_gpu: bool = False, decoders: int = 1) -> ThreadsPlan:
     """Compute threads per process of each stage.
 
-    On few cores the stages take turns more than they overlap, so a decoder may use all of them; OpenMP waits
-    passively, which keeps idle threads from stealing time. With more cores LLM and decoders get their own.
+    LLM and decoders get cores of their own: on two cores a decoder with both was slower than with one (RTF .236 and
+    .199 at one client), since a passive OpenMP thread is woken for each of many short operations, and spinning ones
+    were 30 times slower (docs/measurements.md).
     """
     encode = 1 if cores < 8 else 2
     if on_gpu:
         return ThreadsPlan(encode=encode, llm=1, decode=1)
     llm = max(1, min(8, cores // 2))
-    spare = cores if cores <= 3 else cores - llm
-    return ThreadsPlan(encode=encode, llm=llm, decode=max(1, min(16, spare // max(1, decoders))))
+    return ThreadsPlan(encode=encode, llm=llm, decode=max(1, min(16, (cores - llm) // max(1, decoders))))
 
 
 def plan_encoders(cores: int) -> int:

@@ -222,7 +222,7 @@ class ThreadSettings(Settings):
         Field(ge=1, le=256),
         Parameter(
             meaning="compute threads of each decoder (OMP_NUM_THREADS)",
-            default="CPU: all cores up to 3, then what the LLM leaves, to 16, shared by the decoders; GPU: 1",
+            default="CPU: what the LLM leaves of the cores, from 1 to 16, shared by the decoders; GPU: 1",
             acts_on="decode",
             unit="threads",
             guide="OMP_NUM_THREADS=8 for all",

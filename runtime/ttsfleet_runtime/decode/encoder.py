@@ -1,4 +1,6 @@
-"""Speech tokens -> mu: the look-ahead convolutions and the two conformer stacks (FORMAT.md, section 10).
+"""Speech tokens -> mu: the look-ahead convolutions and the two conformer stacks.
+
+Source: tests/goldens/FORMAT.md, section 10.
 
 One sequence at a time. Attention has a relative position term q . W_pos PE(i - j): PE and W_pos are constants, so
 their product is a table per layer over all differences, grown on demand. Scores against the table are computed for

@@ -1,4 +1,4 @@
-"""The flow's vector field: a U-Net without down-sampling, over packed rows (FORMAT.md, section 10).
+"""The flow's vector field: a U-Net without down-sampling, over packed rows (tests/goldens/FORMAT.md, section 10).
 
 What is constant is computed once. The time embeddings of the ten fixed t, and with them the bias that each resnet
 adds, are tables (`step_biases`). The first resnet's two convolutions are linear in [x, mu, speaker, prompt mel]:

@@ -1,4 +1,6 @@
-"""Speech tokens -> mel: the conditional flow-matching model of CosyVoice2 (FORMAT.md, sections 10 and 12).
+"""Speech tokens -> mel: the conditional flow-matching model of CosyVoice2.
+
+Source: tests/goldens/FORMAT.md, sections 10 and 12.
 
 `begin` encodes the tokens of one request into a `FlowJob`; `advance` moves any jobs by some Euler steps. Between two
 calls jobs may come and go: a job carries all of its state, the model none. The decode stage and `verify` call it.

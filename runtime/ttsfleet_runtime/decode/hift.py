@@ -1,4 +1,4 @@
-"""Mel -> waveform: the HiFT vocoder of CosyVoice2 (FORMAT.md, section 13), always in float32.
+"""Mel -> waveform: the HiFT vocoder of CosyVoice2 (tests/goldens/FORMAT.md, section 13), always in float32.
 
 Not causal: a sample depends on 13 mel frames to each side and on its source. A batch on CUDA is packed into one
 row buffer with gaps of four mel frames (no convolution reaches further at any rate), zeroed before each convolution,

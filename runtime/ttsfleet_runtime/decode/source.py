@@ -1,4 +1,6 @@
-"""The vocoder's excitation: nine harmonics of f0 and noise, mixed into one signal (FORMAT.md, section 13).
+"""The vocoder's excitation: nine harmonics of f0 and noise, mixed into one signal.
+
+Source: tests/goldens/FORMAT.md, section 13.
 
 The phase of harmonic h is the running sum of h * f0 over frames, linear between frame centres and constant before
 the first and after the last. It restarts at zero in every call. The sum is kept in float64: in float32 it loses

@@ -1,4 +1,4 @@
-"""Which flow call comes next for a segment, given the tokens so far (goldens/FORMAT.md, section 15). Pure.
+"""Which flow call comes next for a segment, given the tokens so far (tests/goldens/FORMAT.md, section 15). Pure.
 
 A stream is cut into chunks of 25, 50, then 100 tokens. The first is lengthened so that prompt plus chunk is a
 multiple of the model's attention chunk: the borders of chunks then coincide with those of the masks, and frames

@@ -1,4 +1,6 @@
-"""Joining vocoder calls into one stream: what a request carries from chunk to chunk (FORMAT.md, section 15).
+"""Joining vocoder calls into one stream: what a request carries from chunk to chunk.
+
+Source: tests/goldens/FORMAT.md, section 15.
 
 The vocoder is not causal, so each chunk is spoken again from eight mel frames before its border: with the source of
 those frames kept (the excitation must not jump there), and with the audio of the overlap cross-faded. 3,840 samples

@@ -1,4 +1,6 @@
-"""The Qwen2 decoder with CosyVoice's fused embedding table and speech head (FORMAT.md sections 3 and 7).
+"""The Qwen2 decoder with CosyVoice's fused embedding table and speech head.
+
+Source: tests/goldens/FORMAT.md, sections 3 and 7.
 
 Rows in, hidden states out; keys and values go to the paged cache. Weights come in the bundle's fused form: q, k
 and v as one projection, gate and up as one. The forward pass is written for few, cheap operator calls: in a decode

@@ -1,6 +1,6 @@
 """Repetition-aware sampling (RAS) for a batch, as a pure function of (logits, history, uniforms).
 
-The rule, per row (FORMAT.md section 8): draw from the nucleus, the most probable tokens whose cumulative
+The rule, per row (FORMAT.md, section 8): draw from the nucleus, the most probable tokens whose cumulative
 probability before adding is below top_p, at most top_k of them. If the drawn token occurred at least
 win_size * tau_r times among the last win_size outputs, draw again from the full distribution without that token,
 and take that. Draws are inverse-CDF in float64: the first index whose cumulative share exceeds the uniform.
