@@ -23,6 +23,7 @@ HEADROOM_SHARE = 0.08  # fragmentation, and what the activations' estimate may b
 GRAPH_BASE_MIB = 64
 GRAPH_PER_SIZE_MIB = 8
 HOST_TORCH_MIB = 350  # resident size of a process that imported PyTorch, before any weight
+HOST_DECODE_MIB = 900  # kernels compiled per length and packed weights of a decoder; tiny-en grew to 1.6 GiB in all
 HOST_ENCODER_MIB = 180
 HOST_BASE_MIB = 250  # router and one HTTP process
 SEGMENT_FRAMES = 1500  # a long segment with its prompt: 30 s at 50 mel frames per second
@@ -176,7 +177,10 @@ def estimate_host(
                 ),
             ),
             ("encoders", sizes.encoders * (HOST_ENCODER_MIB + shape.encoder_mib)),
-            ("LLM and decode processes", processes * HOST_TORCH_MIB),
+            (
+                "LLM and decode processes",
+                processes * HOST_TORCH_MIB + sizes.workers * sizes.decoders * HOST_DECODE_MIB,
+            ),
             ("router and server", HOST_BASE_MIB),
         ),
     )
