@@ -41,6 +41,7 @@ _VOCABULARY = (
 WORDS = _VOCABULARY.split()
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 30.0
+REST_SECONDS = 12.0  # a resting stage gives unused heap back after 10
 IDLE_GAUGES = (
     "http_requests",
     "http_streams",
@@ -275,11 +276,13 @@ def soak(arguments: argparse.Namespace, directory: Path) -> int:
         wait_ready(process, management)
         asyncio.run(load(url, arguments.warmup, arguments.concurrency, seed=1))  # caches and pools fill
         settle(management)
+        time.sleep(REST_SECONDS)
         before = footprint(process.pid)
         started = time.monotonic()
         outcomes, wrong = asyncio.run(load(url, arguments.requests, arguments.concurrency, seed=0))
         seconds = time.monotonic() - started
         wrong += settle(management)
+        time.sleep(REST_SECONDS)
         wrong += growth(before, footprint(process.pid), arguments)
         wrong += stop(process)
     finally:

@@ -23,6 +23,7 @@ import zmq
 
 from ttsfleet_runtime.checkpoint.bundle import read_model_info
 from ttsfleet_runtime.config.plan import read_plan
+from ttsfleet_runtime.heap import HeapTrimmer
 from ttsfleet_runtime.messages import (
     AnyMessage,
     AudioChunk,
@@ -74,6 +75,7 @@ class StageHost:
         self._poller.register(self._data, zmq.POLLIN)
         self._stopping = False
         self._next_heartbeat = 0.0
+        self._heap = HeapTrimmer(time.monotonic())
 
     def run(self) -> None:
         """Serve until told to shut down and idle."""
@@ -85,7 +87,7 @@ class StageHost:
             for stage in self._stages:
                 busy = stage.step() or busy
                 self._send(stage.poll())
-            self._heartbeat()
+            self._heartbeat(busy)
         self._close()
 
     def _receive(self, timeout_seconds: float) -> None:
@@ -153,10 +155,13 @@ class StageHost:
     def _send_router(self, messages: list[AnyMessage]) -> None:
         self._router.send(encode_messages(messages))
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self, busy: bool) -> None:
         now = time.monotonic()
+        if busy:
+            self._heap.worked(now)
         if now < self._next_heartbeat:
             return
+        self._heap.trim_if_due(now)
         self._next_heartbeat = now + HEARTBEAT_SECONDS
         gauges: list[Gauge] = []
         for stage in self._stages:
