@@ -6,7 +6,8 @@ A request's life is visible here in order: `SpeechRequest` (server -> router), `
 
 Every message is a frozen msgspec struct with a tag; `encode_messages` and `decode_messages` are the only codec.
 Times are CLOCK_MONOTONIC seconds, which all processes of one machine share. Voices travel as content hashes:
-the tensors lie in one immutable file per hash in the run directory (see `encode.voice`).
+the tensors lie in one immutable file per hash in the run directory (see `encode.voice`). One list of all messages,
+hence the length.
 """
 
 from __future__ import annotations

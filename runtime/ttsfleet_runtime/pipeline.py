@@ -14,6 +14,8 @@ dies) is tested as a table. `router.main` turns it into a process.
 
 When a process dies (`process_lost`): encode work is tried once more elsewhere; a request that needs the lost LLM or
 decoder fails at once with 503; the requests of a lost HTTP worker are cancelled.
+
+Longer than most modules on purpose: the whole way of a request can be read here without turning a page.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It owns the one ROUTER socket and the two listening sockets, answers the management API, and speaks a self-test before
 it calls the pod ready. What decides lies in `pipeline` and `fleet`; what runs lies in `children`. If one of its own
 loops fails, the router ends with status 1 and takes its children with it: one that turns only in part would hang its
-clients.
+clients. Longer than most modules because everything meets here; each step is one call of its owner.
 """
 
 from __future__ import annotations
