@@ -64,6 +64,7 @@ class ClassPlan:
     memory: MemoryEstimate
     problem: Problem | None
     warnings: tuple[str, ...]
+    products: tuple[str, ...] = ()  # of a GPU class: every label value that names one of its products; empty = any
 
     def engine(self) -> dict[str, object]:
         """The engine values by dotted name."""
