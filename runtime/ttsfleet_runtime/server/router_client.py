@@ -45,12 +45,9 @@ Call = RegisterVoice | DeleteVoice | ListVoices | GetMetrics | GetStatus
 
 CALL_SECONDS = 10.0
 _LINGER_MS = 1000
-_ROUTER_GONE = ErrorInfo(
-    code=UnavailableError.code,
-    message="the router process is gone; the server is restarting, try again",
-    status=UnavailableError.status,
-    retry_after_seconds=2.0,
-)
+_ROUTER_GONE = UnavailableError(
+    "the router process is gone; the server is restarting, try again", retry_after_seconds=2.0
+).info()
 
 
 class RouterClient:

@@ -25,7 +25,7 @@ import uvloop
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
 from ttsfleet_runtime.config.plan import EnginePlan, read_plan
-from ttsfleet_runtime.errors import ConfigError, ErrorInfo, TTSFleetError, UnavailableError
+from ttsfleet_runtime.errors import ConfigError, TTSFleetError, UnavailableError
 from ttsfleet_runtime.messages import Gauge, GetStatus, Heartbeat, Hello, Retiring
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.server.access import WorkerLoad
@@ -38,12 +38,9 @@ logger = logging.getLogger(__name__)
 _HEARTBEAT_SECONDS = 1.0
 _SUCCESSOR_POLLS = 100
 _SUCCESSOR_POLL_SECONDS = 0.2
-_SHUTTING_DOWN = ErrorInfo(
-    code=UnavailableError.code,
-    message="the server is shutting down and the request did not end in time; try again",
-    status=UnavailableError.status,
-    retry_after_seconds=2.0,
-)
+_SHUTTING_DOWN = UnavailableError(
+    "the server is shutting down and the request did not end in time; try again", retry_after_seconds=2.0
+).info()
 
 
 class Worker:
