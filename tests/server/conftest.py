@@ -23,8 +23,9 @@ import numpy as np
 import openai
 import pytest
 import zmq
+from msgspec import structs
 
-from ttsfleet_runtime.checkpoint.bundle import FlowInfo, HiFTInfo, LLMInfo, MelInfo, ModelInfo
+from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.config.plan import EnginePlan
 from ttsfleet_runtime.errors import ErrorInfo
 from ttsfleet_runtime.messages import (
@@ -261,45 +262,6 @@ class Server:
         assert not self._thread.is_alive()
 
 
-def _model(name: str = "tiny", styles: tuple[str, ...] = ("cosyvoice", "news")) -> ModelInfo:
-    """A ModelInfo whose names, rates and sampling are real and whose layer sizes nobody here reads."""
-
-    def zeros(kind: Any) -> Any:
-        values = {int: 0, float: 0.0, list[int]: [], list[list[int]]: [], tuple[int, int]: (5, 15)}
-        return kind(**{f: values[t] for f, t in _hints(kind).items()})
-
-    return ModelInfo(
-        format=1,
-        version=2,
-        name=name,
-        model_dir="/nowhere",
-        digest="d" * 8,
-        dtype="fp32",
-        sample_rate=RATE,
-        token_rate=25,
-        styles=list(styles),
-        tokenizer_dir="",
-        speech_tokenizer_onnx="",
-        speaker_onnx="",
-        voices=["heart", "bella"],
-        voices_with_prompt=["heart"],
-        sampling_top_p=0.8,
-        sampling_top_k=25,
-        sampling_win_size=10,
-        sampling_tau_r=0.1,
-        mel=MelInfo(n_fft=1920, hop=480, num_mels=80, fmin=0.0, fmax=8000.0),
-        llm=zeros(LLMInfo),
-        flow=zeros(FlowInfo),
-        hift=zeros(HiFTInfo),
-    )
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    from typing import get_type_hints
-
-    return get_type_hints(kind)
-
-
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     """A short path: the names of Unix sockets are limited to 107 bytes."""
@@ -316,8 +278,11 @@ def fake_router(run_dir: Path) -> Iterator[FakeRouter]:
 
 
 @pytest.fixture
-def model() -> ModelInfo:
-    return _model()
+def model(model: ModelInfo) -> ModelInfo:
+    """The model with two styles and two voices, one of them with a prompt."""
+    return structs.replace(
+        model, name="tiny", styles=["cosyvoice", "news"], voices=["heart", "bella"], voices_with_prompt=["heart"]
+    )
 
 
 @pytest.fixture
