@@ -33,12 +33,14 @@ class Placement:
     """Where files and ports of one instance are: fixed in a pod, chosen by `ttsfleet run` on a machine."""
 
     model_dir: str
+    cache_dir: str = ""
     voices_dir: str = ""
     host: str = "0.0.0.0"
     port: int = API_PORT
     management_host: str = "0.0.0.0"
     management_port: int = MANAGEMENT_PORT
     quant_config: str = ""
+    drain_seconds: float | None = None  # where the manifest says nothing; None = the runtime's default
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ def engine_values(service: TTSService, plan: ClassPlan, placement: Placement) ->
         "model_dir": placement.model_dir,
         "device": plan.site.device,
     }
-    if placement.voices_dir:
-        values["voices_dir"] = placement.voices_dir
+    for name, folder in (("cache_dir", placement.cache_dir), ("voices_dir", placement.voices_dir)):
+        if folder:
+            values[name] = folder
     for name, value in plan.engine().items():
         section, _, leaf = name.rpartition(".")
         target = values
@@ -102,6 +105,8 @@ def engine_values(service: TTSService, plan: ClassPlan, placement: Placement) ->
     }
     if service.spec.server is not None:
         values |= service.spec.server.given()
+    if placement.drain_seconds is not None:
+        values["drain_seconds"] = placement.drain_seconds
     rollout = service.spec.rollout
     if rollout is not None and rollout.drain is not None and rollout.drain.max_stream_seconds is not None:
         values["drain_seconds"] = float(rollout.drain.max_stream_seconds)
