@@ -7,7 +7,6 @@ the runtime is imported.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +19,6 @@ SCHEMA_VERSION = 1
 PROGRAM = "ttsfleet-runtime"
 API_PORT = 8080
 MANAGEMENT_PORT = 8081
-
-# Where things are in a pod. The pod's mounts and the engine.yaml that it reads agree by these.
-CONFIG_PATH = Path("/etc/ttsfleet/engine.yaml")
-QUANT_CONFIG_PATH = Path("/etc/ttsfleet-quant/quant.yaml")
-MODEL_MOUNT = Path("/model")  # a claim's or an OCI image's content, read-only
-MODEL_CACHE_MOUNT = Path("/models")  # where the fetch step puts models, each in a folder of its own
 
 
 @dataclass(frozen=True)
@@ -49,32 +42,6 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
-
-
-def fetched_model_dir(service: TTSService) -> Path:
-    """Where the fetch step puts the model: a name of what is fetched, so that services can share a cache volume.
-
-    Credentials are no part of the name: a rotated Secret fetches nothing anew.
-    """
-    credentials = {"tokenSecretRef", "secretRef"}
-    source = service.spec.model.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    what = {name: value for name, value in source[service.spec.model.source.kind].items() if name not in credentials}
-    text = json.dumps([service.spec.model.source.kind, what, service.spec.model.manifest_sha256], sort_keys=True)
-    return MODEL_CACHE_MOUNT / hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pod_placement(service: TTSService) -> Placement:
-    """The placement of an instance in a pod."""
-    source = service.spec.model.source
-    if source.builtin is not None:
-        model_dir = f"builtin:{source.builtin.name}"
-    elif source.pvc is not None or source.oci is not None:
-        model_dir = str(MODEL_MOUNT)
-    else:
-        model_dir = str(fetched_model_dir(service))
-    return Placement(
-        model_dir=model_dir, quant_config=str(QUANT_CONFIG_PATH) if service.spec.quant_config_ref else ""
-    )
 
 
 def engine_values(service: TTSService, plan: ClassPlan, placement: Placement) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """From a TTSService, the sizing table and a site to the plan of one hardware class. Pure: no cluster, no clock.
 
-Layers, later ones win: guide rules, profile, `spec.engine`, `classes[].engine`. The memory model then checks the
-whole and lowers what no user has fixed; what still does not fit is a `Problem` that says what would.
+Layers, later ones win: guide rules, profile, `spec.engine`, `classes[].engine`. What no user has fixed and the
+device cannot do is replaced; the memory model then checks the whole and lowers what no user has fixed. What still
+does not fit is a `Problem` that says what would.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.memory import MemoryEstimate, ModelShape, estimate_gpu, estimate_host, guess_shape
 from ttsfleet_operator.memory_fit import Lowering, lower_to_fit
 from ttsfleet_operator.plan_rules import GPU_ONLY, guide_values, thread_values
-from ttsfleet_operator.profiles import FP8_CAPABILITY, Profile, ProfileTable
-from ttsfleet_operator.sites import Site
+from ttsfleet_operator.profiles import (
+    BF16_CAPABILITY,
+    FP8_CAPABILITY,
+    TENSORRT_RTX_CAPABILITIES,
+    Profile,
+    ProfileTable,
+)
+from ttsfleet_operator.sites import Site, label_values
 
 
 class Origin(StrEnum):
@@ -29,8 +36,10 @@ class Origin(StrEnum):
     CLASS = "class override"
     RESOURCES = "spec.resources"
     MEMORY = "memory model"
+    DEVICE = "device"
 
 
+FP8_QUANT = "triton-fp8w8a8-b128"
 USER_ORIGINS = frozenset({Origin.SPEC, Origin.CLASS, Origin.RESOURCES})
 
 
@@ -89,7 +98,16 @@ def plan_class(service: TTSService, hardware_class: HardwareClass, table: Profil
         memory=memory,
         problem=problem or lack,
         warnings=tuple(warnings),
+        products=() if hardware_class.gpu is None else label_values(hardware_class.gpu, table),
     )
+
+
+def estimate_memory(
+    service: TTSService, shape: ModelShape, site: Site, engine: Mapping[str, object]
+) -> MemoryEstimate:
+    """What `engine`, with every value of a plan, takes on `site`."""
+    measure = estimate_gpu if site.on_gpu else estimate_host
+    return measure(shape, engine, site.memory_mib, len(service.spec.styles))
 
 
 def _layered(
@@ -107,7 +125,25 @@ def _layered(
     for overrides, origin, reason in layers:
         for name, value in _as_planned(overrides).items():
             values[name] = PlannedValue(name, value, origin, reason)
-    return _with_dependents(values, service, site)
+    return _with_dependents(_as_the_device_can(values, site), service, site)
+
+
+def _as_the_device_can(values: dict[str, PlannedValue], site: Site) -> dict[str, PlannedValue]:
+    """A profile may stand for a device that can more than one of the site's: replace what nobody has asked for."""
+    if not site.on_gpu:
+        return values
+    without_tensorrt = not site.all_capabilities <= TENSORRT_RTX_CAPABILITIES
+    rules: tuple[tuple[str, object, bool, object, str], ...] = (
+        ("quant_type", FP8_QUANT, site.capability < FP8_CAPABILITY, "triton_int8weight", "compute capability 8.9"),
+        ("data_type", "bf16", site.capability < BF16_CAPABILITY, "fp16", "compute capability 8.0"),
+        ("load_trt", True, without_tensorrt, False, "a card that TensorRT for RTX supports"),
+    )
+    for name, unable, applies, instead, need in rules:
+        given = values.get(name)
+        if applies and given is not None and given.value == unable and given.origin not in USER_ORIGINS:
+            reason = f"{_shown(unable)} ({given.origin}) needs {need}"
+            values[name] = PlannedValue(name, instead, Origin.DEVICE, reason)
+    return values
 
 
 def _as_planned(overrides: EngineOverrides | None) -> dict[str, object]:
@@ -163,7 +199,7 @@ def _contradiction(values: Mapping[str, PlannedValue], shape: ModelShape | None,
             )
             return Problem("InvalidPlan", message)
     quant = values.get("quant_type")
-    fp8 = quant is not None and quant.value == "triton-fp8w8a8-b128"
+    fp8 = quant is not None and quant.value == FP8_QUANT
     if site.on_gpu and quant is not None and fp8 and site.capability < FP8_CAPABILITY:
         return Problem(
             "UnsupportedQuantization",
@@ -193,7 +229,8 @@ def _warnings(values: Mapping[str, PlannedValue], site: Site) -> list[str]:
                 warnings.append(f"{name} {_shown(value.value)} ({value.origin}) needs a GPU: no effect here")
         if values["data_type"].value != "fp32":
             warnings.append(f"data_type {values['data_type'].value} needs a GPU: the CPU computes in fp32")
-    if site.assumed:
+    warnings += site.notes
+    if site.assumed and not site.notes:
         warnings.append(
             f"no device was seen: memory and capability are those of profile {site.profile.name}, "
             f"{site.memory_mib} MiB"
@@ -205,11 +242,9 @@ def _fitted(
     values: dict[str, PlannedValue], service: TTSService, shape: ModelShape, site: Site
 ) -> tuple[dict[str, PlannedValue], MemoryEstimate, Problem | None]:
     """Lower what no user fixed until the plan fits; otherwise keep it and say what would fit."""
-    styles = len(service.spec.styles)
 
     def estimate(engine: Mapping[str, object]) -> MemoryEstimate:
-        measure = estimate_gpu if site.on_gpu else estimate_host
-        return measure(shape, engine, site.memory_mib, styles)
+        return estimate_memory(service, shape, site, engine)
 
     wanted = {name: value.value for name, value in values.items()}
     first = estimate(wanted)

@@ -24,6 +24,7 @@ from ttsfleet_operator.errors import PlanError, ProfileError
 CPU_PROFILE = "cpu"
 FP8_CAPABILITY = (8, 9)
 BF16_CAPABILITY = (8, 0)
+TIE_SHARE = 0.07  # rows whose memory differs by less mean the same card: ECC alone takes about 6 %
 TENSORRT_RTX_CAPABILITIES = frozenset({(8, 0), (8, 6), (8, 9), (12, 0), (12, 1)})
 
 
@@ -69,18 +70,30 @@ class ProfileTable:
         return sorted((row for row in self.rows if row.covers(product)), key=lambda row: row.memory_mib)
 
     def match(self, product: str, memory_mib: int | None = None) -> Profile | None:
-        """The row of a device. Of several, the one whose memory is nearest; without a memory, the smallest."""
+        """The row of a device: of several the nearest in memory; without a memory, the smallest.
+
+        Rows about as near as the nearest are a tie, which priority decides, then the name.
+        """
         variants = self.variants(product)
         if not variants:
             return None
         if memory_mib is None:
-            return variants[0]
-        return min(variants, key=lambda row: (abs(row.memory_mib - memory_mib), -row.priority, row.name))
+            return smallest(variants)
+        nearest = min(abs(row.memory_mib - memory_mib) for row in variants)
+        tied = [row for row in variants if abs(row.memory_mib - memory_mib) <= nearest + memory_mib * TIE_SHARE]
+        return min(tied, key=lambda row: (-row.priority, abs(row.memory_mib - memory_mib), row.name))
 
     def extended(self, rows: list[Profile]) -> ProfileTable:
         """This table with rows added; one of the same name replaces ours."""
         replaced = {row.name: row for row in (*self.rows, *rows)}
         return ProfileTable(tuple(sorted(replaced.values(), key=lambda row: (-row.priority, row.name))))
+
+
+def smallest(variants: list[Profile]) -> Profile:
+    """The row with the least memory; of about equal ones the one with the highest priority."""
+    least = min(row.memory_mib for row in variants)
+    tied = [row for row in variants if row.memory_mib <= least * (1 + TIE_SHARE)]
+    return min(tied, key=lambda row: (-row.priority, row.memory_mib, row.name))
 
 
 def normalised(product: str) -> str:

@@ -6,19 +6,28 @@ and without either from the sizing table (`assumed`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ttsfleet_operator.api.hardware import GPUSelector, HardwareClass
+from ttsfleet_operator.api.quantity import quantity_value
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.errors import PlanError
 from ttsfleet_operator.machine import GPUDevice, Machine
 from ttsfleet_operator.plan_rules import ASSUMED_CORES
-from ttsfleet_operator.profiles import CPU_PROFILE, Profile, ProfileTable, generic_profile, normalised
+from ttsfleet_operator.profiles import CPU_PROFILE, Profile, ProfileTable, generic_profile, normalised, smallest
+
+ECC_SHARE = 0.07  # ECC on GDDR6 takes about 6 % off what the driver reports
+MAX_MEMORY_MIB = 1 << 30
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
 class Site:
-    """Device and cores for one pod or one machine. `device_index` counts the machine's GPUs."""
+    """Device and cores for one pod or one machine. `device_index` counts the machine's GPUs.
+
+    Of several devices that a pod may get, memory and capability are the smallest.
+    """
 
     product: str
     memory_mib: int
@@ -27,6 +36,12 @@ class Site:
     profile: Profile
     assumed: bool = False
     device_index: int = 0
+    capabilities: frozenset[tuple[int, int]] = frozenset()  # of every device meant, where there are several
+    notes: tuple[str, ...] = ()  # what a person should know about how this site was found
+
+    @property
+    def all_capabilities(self) -> frozenset[tuple[int, int]]:
+        return self.capabilities or frozenset({self.capability})
 
     @property
     def on_gpu(self) -> bool:
@@ -43,8 +58,13 @@ def requested_cores(service: TTSService) -> int | None:
     requests = service.spec.resources.requests if service.spec.resources else None
     if requests is None or requests.cpu is None:
         return None
-    text = requests.cpu
-    return max(1, int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text)))
+    return max(1, int(quantity_value(requests.cpu)))
+
+
+def memory_limit_mib(service: TTSService) -> int:
+    """Whole MiB of `spec.resources.limits.memory`; 0 when absent."""
+    limits = service.spec.resources.limits if service.spec.resources else None
+    return int(quantity_value(limits.memory)) >> 20 if limits is not None and limits.memory is not None else 0
 
 
 def site_of_machine(
@@ -123,29 +143,47 @@ def gpu_site(table: ProfileTable, device: GPUDevice, cores: int) -> Site:
 
 def selects(selector: GPUSelector, product: str, memory_mib: int, table: ProfileTable) -> bool:
     """Whether a device belongs to the class: its product (any spelling of it) and its memory."""
-    if selector.memory_mib is not None and not selector.memory_mib.admits(memory_mib):
+    low, high = memory_bounds(selector)
+    if not low <= memory_mib <= high:
         return False
-    if not selector.products:
-        return True
+    wanted = {normalised(value) for value in label_values(selector, table)}
+    return not wanted or normalised(product) in wanted
+
+
+def memory_bounds(selector: GPUSelector) -> tuple[int, int]:
+    """The memory in MiB, both included, that a device of the class may report. ECC may take its share off `min`."""
+    wanted = selector.memory_mib
+    low = int(wanted.min * (1 - ECC_SHARE)) if wanted is not None and wanted.min is not None else 0
+    high = wanted.max if wanted is not None and wanted.max is not None else MAX_MEMORY_MIB
+    return low, high
+
+
+def label_values(selector: GPUSelector, table: ProfileTable) -> tuple[str, ...]:
+    """Every value of a product label that belongs to the class, in the class's order; empty = any product.
+
+    A product means itself and what other platforms call its row; a row's name or alias means all products of the
+    row. Rows whose memory the class excludes are left out.
+    """
+    values: list[str] = []
     for wanted in selector.products:
-        if normalised(wanted) == normalised(product):
-            return True
-        if any(row.covers(product) for row in table.variants(wanted)):
-            return True
-    return False
+        values += [wanted, "-".join(wanted.split())]
+        low, high = memory_bounds(selector)
+        for row in table.variants(wanted):
+            if low <= row.memory_mib <= high:
+                same = [product for product in row.products if normalised(product) == normalised(wanted)]
+                values += [*(same or row.products), *row.aliases]
+    spelled = [name for value in values for name in (value, value.removesuffix("-SHARED") + "-SHARED")]
+    return tuple(dict.fromkeys(value for value in spelled if _LABEL_VALUE.fullmatch(value)))
 
 
 def _assumed_profile(hardware_class: HardwareClass, selector: GPUSelector, table: ProfileTable) -> Profile:
     if hardware_class.profile:
         return table.named(hardware_class.profile)
+    low, high = memory_bounds(selector)
     for product in selector.products:
-        variants = [
-            row
-            for row in table.variants(product)
-            if selector.memory_mib is None or selector.memory_mib.admits(row.memory_mib)
-        ]
+        variants = [row for row in table.variants(product) if low <= row.memory_mib <= high]
         if variants:
-            return variants[0]
+            return smallest(variants)
     if selector.memory_mib is not None and selector.memory_mib.min is not None:
         return generic_profile(selector.memory_mib.min, (8, 0))
     wanted = ", ".join(selector.products) or "any GPU"

@@ -27,6 +27,7 @@ _STYLES = {
     Origin.PROFILE: "",
     Origin.GUIDE: "dim",
     Origin.MEMORY: "yellow",
+    Origin.DEVICE: "yellow",
 }
 
 

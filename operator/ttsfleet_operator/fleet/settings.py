@@ -13,7 +13,8 @@ class FleetSettings:
     """The installation's settings, parsed once at start.
 
     `runtime_image` is the release's; endpoints and proxies are the installation's defaults for the fetch step ("" =
-    none); `service_monitors` says whether the cluster has that resource.
+    none); `service_monitors` says whether the cluster has that resource; `denied_networks` are IP ranges out of the pods'
+    reach beside link-local ones: the API server's.
     """
 
     release: str
@@ -27,6 +28,7 @@ class FleetSettings:
     https_proxy: str = ""
     no_proxy: str = ""
     service_monitors: bool = False
+    denied_networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, order=True)
