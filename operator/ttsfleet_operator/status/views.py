@@ -1,0 +1,252 @@
+"""The plan and the sight of one service, joined: what the conditions are decided from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.fleet.plan import ClassDecision, FleetPlan
+from ttsfleet_operator.status.deployments import Rollout, read_rollout
+from ttsfleet_operator.status.observed import ObservedClass, ObservedFleet
+from ttsfleet_operator.status.pods import diagnose, has_model, is_fetching, is_live, is_scheduled, model_digest
+from ttsfleet_operator.status.reasons import (
+    FAULT_PATIENCE_SECONDS,
+    Finding,
+    Reason,
+    Urgency,
+    finding,
+    of_plan,
+)
+from ttsfleet_operator.status.wire import Raw, items, part, read_time, text
+
+DEFAULT_PROGRESS_DEADLINE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class ClassProblem:
+    """The worst finding of a class. `stuck` = it has lasted longer than its kind is given to heal by itself."""
+
+    finding: Finding
+    pods: int
+    since: datetime
+    stuck: bool
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """One class. `current` = its Deployment runs the plan that shall run, with the wanted replicas, all available."""
+
+    decision: ClassDecision
+    rollout: Rollout
+    exists: bool
+    current: bool
+    findings: tuple[Finding, ...]
+    problem: ClassProblem | None
+    unscheduled: bool
+    fetched: int
+    fetching: bool
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.decision.name
+
+    @property
+    def desired(self) -> int:
+        return self.decision.desired
+
+    @property
+    def ready(self) -> int:
+        return self.rollout.ready
+
+    @property
+    def hinders(self) -> bool:
+        """Whether the problem keeps the class from what it shall be."""
+        return self.problem is not None and (not self.current or self.decision.problem is not None)
+
+
+@dataclass(frozen=True)
+class FleetView:
+    """One service. `wanted` is what the user asks for, `problem` what concerns the service as a whole."""
+
+    service: TTSService
+    observed: ObservedFleet
+    classes: tuple[ClassView, ...]
+    wanted: int
+    problem: Finding | None
+    shortage: Finding | None
+
+    @property
+    def ready(self) -> int:
+        return sum(one.ready for one in self.classes)
+
+    @property
+    def replicas(self) -> int:
+        return sum(one.rollout.replicas for one in self.classes)
+
+    @property
+    def placed(self) -> int:
+        """Replicas that the plan gives to classes."""
+        return sum(one.desired for one in self.classes)
+
+    @property
+    def worst(self) -> ClassView | None:
+        """The class whose problem counts most: of those that shall run something, else of all."""
+        troubled = [one for one in self.classes if one.hinders]
+        if self.placed >= self.wanted:
+            troubled = [one for one in troubled if one.desired] or troubled
+        return min(troubled, key=lambda one: (not one.desired, _rank(one)), default=None)
+
+    @property
+    def stalling(self) -> ClassView | None:
+        """The class because of which no further progress is expected, if any."""
+        stuck = [
+            one
+            for one in self.classes
+            if one.hinders and one.problem is not None and one.problem.stuck and self._needed(one)
+        ]
+        return min(stuck, key=lambda one: (not one.desired, _rank(one)), default=None)
+
+    def _needed(self, one: ClassView) -> bool:
+        """A class without replicas is needed only where the others do not take all of them."""
+        return one.desired > 0 or self.placed < self.wanted
+
+
+def view_fleet(
+    service: TTSService, plan: FleetPlan, observed: ObservedFleet, previous: Mapping[str, Raw], now: datetime
+) -> FleetView:
+    """Join plan and sight. `previous` has each class's `problem` of the last status, by class name."""
+    classes = tuple(
+        _view_class(service, decision, observed, previous.get(decision.name, {}), now) for decision in plan.classes
+    )
+    shortage = None
+    problem = _problem_of_all(observed)
+    if plan.problem is not None:
+        found = of_plan(plan.problem)
+        shortage = found if found.reason is Reason.REPLICAS_EXCEED_CLASSES else None
+        problem = problem or (None if shortage is not None else found)
+    wanted = 0 if service.spec.suspend else service.spec.replicas
+    return FleetView(service, observed, classes, wanted, problem, shortage)
+
+
+def _problem_of_all(observed: ObservedFleet) -> Finding | None:
+    if observed.name_conflicts:
+        return finding(Reason.NAME_CONFLICT, objects=", ".join(sorted(observed.name_conflicts)))
+    if observed.version_skew:
+        return finding(
+            Reason.VERSION_SKEW, image=observed.version_skew, release=observed.release or "of this release"
+        )
+    return None
+
+
+def _view_class(
+    service: TTSService, decision: ClassDecision, observed: ObservedFleet, previous: Raw, now: datetime
+) -> ClassView:
+    seen = observed.classes.get(decision.name) or ObservedClass(decision.name)
+    rollout = read_rollout(seen.deployment)
+    live = [pod for pod in seen.pods if is_live(pod)]
+    current = _is_current(service, decision, observed, seen, rollout)
+    found = _findings(service, decision, observed, seen, rollout)
+    return ClassView(
+        decision=decision,
+        rollout=rollout,
+        exists=seen.deployment is not None,
+        current=current,
+        findings=tuple(found),
+        problem=_worst(service, found, previous, now),
+        unscheduled=any(not is_scheduled(pod) for pod in live) or rollout.replicas < decision.desired,
+        fetched=max(rollout.ready, sum(has_model(pod) for pod in live)),
+        fetching=any(is_fetching(pod) for pod in live),
+        digest=next(filter(None, sorted(model_digest(pod) for pod in live)), ""),
+    )
+
+
+def _is_current(
+    service: TTSService, decision: ClassDecision, observed: ObservedFleet, seen: ObservedClass, rollout: Rollout
+) -> bool:
+    if seen.deployment is None:
+        return decision.desired == 0
+    if not rollout.settled or _plan_of(service, decision, seen.deployment) not in (
+        "",
+        _engine_map(service, decision),
+    ):
+        return False
+    ours_to_scale = not (observed.foreign_scalers or observed.field_conflicts or observed.paused)
+    return rollout.replicas == decision.desired or not ours_to_scale
+
+
+def _engine_map(service: TTSService, decision: ClassDecision) -> str:
+    return engine_config_map(service.name, decision.name, decision.bundle.hash) if decision.bundle else ""
+
+
+def engine_config_map(service: str, class_name: str, plan_hash: str) -> str:
+    return f"{service}-{class_name}-{plan_hash}"
+
+
+def _plan_of(service: TTSService, decision: ClassDecision, deployment: Raw) -> str:
+    """The engine ConfigMap that the Deployment's pods mount; "" when none is recognised."""
+    prefix = f"{service.name}-{decision.name}-"
+    for volume in items(part(deployment, "spec", "template", "spec"), "volumes"):
+        name = text(part(volume, "configMap"), "name")
+        if name.startswith(prefix):
+            return name
+    return ""
+
+
+def _findings(
+    service: TTSService, decision: ClassDecision, observed: ObservedFleet, seen: ObservedClass, rollout: Rollout
+) -> list[Finding]:
+    """All that is wrong in a class, one entry per pod. Pods that ended matter only while replicas are missing."""
+    found = [] if decision.problem is None else [of_plan(decision.problem)]
+    if rollout.refusal is not None:
+        found.append(rollout.refusal)
+    short = rollout.ready < decision.desired
+    for pod in seen.pods:
+        trouble = diagnose(pod, observed.lost_nodes, seen.events) if short or is_live(pod) else None
+        if trouble is not None:
+            found.append(trouble)
+    if rollout.deadline_missed and not found:
+        found.append(finding(Reason.PROGRESS_DEADLINE_EXCEEDED, seconds=_deadline(service)))
+    return found
+
+
+def _worst(service: TTSService, found: list[Finding], previous: Raw, now: datetime) -> ClassProblem | None:
+    """The first by rank. One that lasts keeps its `since`."""
+    if not found:
+        return None
+    worst = min(found, key=lambda one: (one.reason.rank, one.message))
+    same = [one for one in found if one.reason is worst.reason]
+    before = read_time(text(previous, "since")) if previous.get("reason") == worst.reason.value else None
+    since = before or min((one.since for one in same if one.since is not None), default=now)
+    since = min(since, now)
+    return ClassProblem(
+        finding=worst,
+        pods=len(same) if _is_of_pods(worst) else 0,
+        since=since,
+        stuck=now - since >= _patience(service, worst.reason),
+    )
+
+
+def _is_of_pods(one: Finding) -> bool:
+    return Reason.INVALID_IMAGE_NAME.rank <= one.reason.rank <= Reason.EVICTED.rank
+
+
+def _patience(service: TTSService, reason: Reason) -> timedelta:
+    match reason.urgency:
+        case Urgency.FAULT:
+            return timedelta(seconds=FAULT_PATIENCE_SECONDS)
+        case Urgency.WAIT:
+            return timedelta(seconds=_deadline(service))
+        case _:
+            return timedelta(0)
+
+
+def _deadline(service: TTSService) -> int:
+    rollout = service.spec.rollout
+    return DEFAULT_PROGRESS_DEADLINE_SECONDS if rollout is None else rollout.progress_deadline_seconds
+
+
+def _rank(one: ClassView) -> int:
+    return one.problem.finding.reason.rank if one.problem is not None else len(Reason)
