@@ -173,7 +173,7 @@ EDITS = [
         "  replicas: 3\n  replicas: 4\n",
         "line 6: spec.replicas: is given twice",
     ),
-    ("a quantity that is none", "sharedMemory: 4Gi", "sharedMemory: 4 gigs", "a quantity such as 8, 500m, 16Gi"),
+    ("a quantity that is none", "sharedMemory: 4Gi", "sharedMemory: 4 gigs", "a quantity above 0 such as 500M, 16Gi"),
     (
         "another API version",
         "v1alpha1",

@@ -15,22 +15,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ttsfleet_operator.api import base
+from ttsfleet_operator.api.base import PHRASES
 from ttsfleet_operator.api.documents import Document, Path, dotted, read_documents
 from ttsfleet_operator.api.service import API_VERSION, GROUP, KIND, TTSService
 from ttsfleet_operator.errors import ManifestError, ManifestProblem
 
-_PATTERNS = {
-    base.DNS_1035: "lower-case letters, digits and '-', beginning with a letter and not ending with '-'",
-    base.DNS_1123: "lower-case letters, digits and '-', neither beginning nor ending with '-'",
-    base.DNS_1123_SUBDOMAIN: "lower-case letters, digits, '-' and '.', as in a Kubernetes object name",
-    base.QUANTITY: "a quantity such as 8, 500m, 16Gi",
-    base.CONFIG_KEY: "letters, digits, '-', '_' and '.'",
-    r"^[0-9a-f]{64}$": "64 lower-case hexadecimal digits",
-    r"^([0-9a-f]{64})?$": "64 lower-case hexadecimal digits, or empty",
-    r"^https://[^\s]+$": "an https:// URL",
-    r"^(https://[^\s]+)?$": "an https:// URL, or empty",
-}
 _TYPES = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -149,7 +138,7 @@ def _message(detail: ErrorDetails, path: Path) -> str:
         return f"is {shown}; allowed: {', '.join(allowed)}{_did_you_mean(str(value), allowed)}"
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
-        return f"is {shown}; must be {_PATTERNS.get(pattern, f'a match of {pattern}')}"
+        return f"is {shown}; must be {PHRASES.get(pattern, f'a match of {pattern}')}"
     if kind in ("too_short", "too_long"):
         limit = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"has {context['actual_length']} entries; must have {limit}"
