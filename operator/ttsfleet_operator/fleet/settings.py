@@ -13,8 +13,8 @@ class FleetSettings:
     """The installation's settings, parsed once at start.
 
     `runtime_image` is the release's; endpoints and proxies are the installation's defaults for the fetch step ("" =
-    none); `service_monitors` says whether the cluster has that resource; `denied_networks` are IP ranges out of the pods'
-    reach beside link-local ones: the API server's.
+    none); `service_monitors` says whether the cluster has that resource; `denied_networks` are IP ranges out of the
+    pods' reach beside link-local ones: the API server's.
     """
 
     release: str
