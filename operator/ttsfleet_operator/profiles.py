@@ -11,14 +11,15 @@ import difflib
 import functools
 import importlib.resources
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
 
-from ttsfleet_operator.api.base import DNS_1123, Struct
+from ttsfleet_operator.api.base import DNS_1123
 from ttsfleet_operator.api.documents import read_documents
-from ttsfleet_operator.api.engine import EngineOverrides
+from ttsfleet_operator.api.gpu_profile import GPUProfileSpec, parse_gpu_profile
 from ttsfleet_operator.errors import PlanError, ProfileError
 
 CPU_PROFILE = "cpu"
@@ -28,22 +29,10 @@ TIE_SHARE = 0.07  # rows whose memory differs by less mean the same card: ECC al
 TENSORRT_RTX_CAPABILITIES = frozenset({(8, 0), (8, 6), (8, 9), (12, 0), (12, 1)})
 
 
-class Profile(Struct):
+class Profile(GPUProfileSpec):
     """One row: a device and the engine values that suit it. `memory_mib` 0 = not a device."""
 
     name: Annotated[str, StringConstraints(pattern=DNS_1123, max_length=63)]
-    products: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    memory_mib: Annotated[int, Field(ge=0)] = Field(alias="memoryMiB")
-    compute_capability: Annotated[str, StringConstraints(pattern=r"^(\d+\.\d+)?$")]
-    priority: int = 0
-    engine: EngineOverrides
-
-    @property
-    def capability(self) -> tuple[int, int]:
-        """(major, minor); (0, 0) for the CPU."""
-        major, _, minor = self.compute_capability.partition(".")
-        return (int(major), int(minor)) if major else (0, 0)
 
     def covers(self, product: str) -> bool:
         wanted = normalised(product)
@@ -127,6 +116,27 @@ def generic_profile(memory_mib: int, capability: tuple[int, int]) -> Profile:
             "engine": engine,
         }
     )
+
+
+@dataclass(frozen=True)
+class ProfileObject:
+    """A TTSGPUProfile as read: its row, or why it has none (an object that is older than a rule of its schema)."""
+
+    name: str
+    row: Profile | None
+    error: str = ""
+
+
+def read_profile_object(raw: Mapping[str, Any]) -> ProfileObject:
+    """The row of a TTSGPUProfile as the API gives it. Never raises: a wrong row is left out of the table."""
+    name = str((raw.get("metadata") or {}).get("name", ""))
+    try:
+        parsed = parse_gpu_profile({key: value for key, value in raw.items() if key != "status"})
+        return ProfileObject(name, Profile.model_validate_json(json.dumps(parsed.row())))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return ProfileObject(name, None, f"TTSGPUProfile {name}: {where}: {first['msg']}")
 
 
 @functools.cache

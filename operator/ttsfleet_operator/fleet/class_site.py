@@ -63,30 +63,20 @@ def site_of_devices(
 
 
 def _sized(device: DeviceFacts, hardware_class: HardwareClass, table: ProfileTable, named: Profile | None) -> _Sized:
-    row = _row(device, table)
+    row = table.match(device.product, device.memory_mib)
+    card = table.match(device.product.split("-MIG-")[0]) if row is None and device.is_slice else row
     memory = device.memory_mib
     if memory is None:
         memory = _assumed_memory(device, hardware_class, row or named)
-    capability = device.capability or (row.capability if row is not None else None)
-    if capability is None:
-        capability = named.capability if named is not None else _LEAST_CAPABILITY
+    known = card or named
     return _Sized(
         memory_mib=memory // device.replicas,
-        capability=capability,
+        capability=device.capability or (known.capability if known is not None else _LEAST_CAPABILITY),
         product=device.product,
         replicas=device.replicas,
         sharing=device.sharing,
         assumed=device.memory_mib is None,
     )
-
-
-def _row(device: DeviceFacts, table: ProfileTable) -> Profile | None:
-    """The device's row; of a slice one that names the slice, else the card's without its size."""
-    row = table.match(device.product, device.memory_mib)
-    if row is None and device.is_slice:
-        card = table.match(device.product.split("-MIG-")[0])
-        return None if card is None else generic_profile(device.memory_mib or 0, card.capability)
-    return row
 
 
 def _assumed_memory(device: DeviceFacts, hardware_class: HardwareClass, row: Profile | None) -> int:

@@ -12,8 +12,8 @@ from ttsfleet_operator.fleet.nodes import DeviceFacts, NodeFacts, Taint, label_s
 from ttsfleet_operator.plan import Problem
 
 _HARD_EFFECTS = ("NoSchedule", "NoExecute")
-# A pod that asks for the device tolerates the taint of that name; the node's own passing states are in `ready`.
-_PASSING_TAINTS = "node.kubernetes.io/"
+_GPU_TAINT = "nvidia.com/gpu"  # tolerated by every pod that asks for a device, as is the resource's own name
+_PASSING_TAINTS = "node.kubernetes.io/"  # not ready, unschedulable: the facts say so already
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ def untolerated(taints: Iterable[Taint], tolerations: Sequence[Toleration], reso
         taint
         for taint in taints
         if taint.effect in _HARD_EFFECTS
-        and taint.key != resource
         and not taint.key.startswith(_PASSING_TAINTS)
-        and taint.key != "nvidia.com/gpu"
+        and not (taint.effect == "NoSchedule" and taint.key in (_GPU_TAINT, resource))
         and not any(_tolerates(one, taint) for one in tolerations)
     ]
 
