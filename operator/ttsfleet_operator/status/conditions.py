@@ -100,10 +100,14 @@ def _model(view: FleetView, previous: Raw) -> Verdict:
 
 def _profile(view: FleetView) -> Verdict:
     kind = "ProfileResolved"
-    refused = [one for one in view.classes if one.decision.problem is not None and one.problem is not None]
+    refused = [
+        (one, one.refusal)
+        for one in view.classes
+        if one.refusal is not None and one.refusal.reason.urgency is not Urgency.WAIT
+    ]
     if refused:
-        first = min(refused, key=lambda one: one.findings[0].reason.rank)
-        return Verdict(kind, "False", first.findings[0].reason, _about(first, first.findings[0]))
+        first, refusal = min(refused, key=lambda pair: pair[1].reason.rank)
+        return Verdict(kind, "False", refusal.reason, _about(first, refusal))
     assumed = [one.name for one in view.classes if is_assumed(one)]
     if assumed:
         return Verdict(
@@ -157,7 +161,8 @@ def _reconciling(view: FleetView) -> Verdict | None:
     moving = any(not one.current and (one.desired or one.exists) for one in view.classes)
     applying = not view.observed.paused and (_applying(view) or not view.observed.service_present)
     if not moving and not applying:
-        return None
+        waits_for = _trouble(view) if view.waiting else None
+        return None if waits_for is None else Verdict("Reconciling", "True", waits_for.reason, waits_for.message)
     if view.observed.paused and not any(one.exists and not one.current for one in view.classes):
         return None
     reason = Reason.APPLYING if applying else _motion(view)

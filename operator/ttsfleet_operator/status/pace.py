@@ -30,8 +30,7 @@ def look_again_seconds(status: Raw) -> float | None:
     None = the service is settled and its Deployments' changes are enough.
     """
     types = {one.get("type") for one in items(status, "conditions")}
-    troubled = any(part(one, "problem") for one in items(status, "classes"))
-    return POLL_SECONDS if troubled or types & {"Reconciling", "Stalled"} else None
+    return POLL_SECONDS if types & {"Reconciling", "Stalled"} else None
 
 
 def _essence(status: Raw) -> object:

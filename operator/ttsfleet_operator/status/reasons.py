@@ -50,6 +50,7 @@ class Reason(StrEnum):
     UNKNOWN_PRODUCT = "UnknownProduct"
     MIXED_GPUS = "MixedGPUs"
     MIG_INVALID = "MIGInvalid"
+    SHARING_UNKNOWN = "SharingUnknown"
     MISSING_CONFIG_MAP = "MissingConfigMap"
     REPLICAS_EXCEED_CLASSES = "ReplicasExceedClasses"
     # The API server refuses the class's pods.
@@ -161,10 +162,10 @@ def finding(reason: Reason, since: datetime | None = None, /, **facts: object) -
     return Finding(reason, say(reason, **facts), since)
 
 
-def of_plan(problem: Problem) -> Finding:
+def of_plan(problem: Problem, class_name: str = "") -> Finding:
     """A problem of the plan: its message is the plan's own, which quotes nothing but the spec and node labels."""
     known = Reason(problem.reason) if problem.reason in _VALUES else Reason.INVALID_PLAN
-    return Finding(known, clip(problem.message))
+    return Finding(known, clip(problem.message.removeprefix(f"class {class_name}: ")))
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -219,7 +220,10 @@ ENTRIES: dict[Reason, Entry] = {
         "{message}", "label nodes by one product each, or select a product that is alone on its nodes"
     ),
     Reason.MIG_INVALID: _decided("{message}", "repair the MIG configuration of the node"),
-    Reason.MISSING_CONFIG_MAP: _decided("{message}", "create the ConfigMap with that key in the service's namespace"),
+    Reason.SHARING_UNKNOWN: _decided(
+        "{message}", "update GPU feature discovery, or label the node with nvidia.com/gpu.replicas"
+    ),
+    Reason.MISSING_CONFIG_MAP: _fault("{message}", "create the ConfigMap with that key in the service's namespace"),
     Reason.REPLICAS_EXCEED_CLASSES: _state(
         "{message}", "raise classes[].maxReplicas, add a class, or lower spec.replicas"
     ),

@@ -36,12 +36,17 @@ class ClassProblem:
 
 @dataclass(frozen=True)
 class ClassView:
-    """One class. `current` = its Deployment runs the plan that shall run, with the wanted replicas, all available."""
+    """One class.
+
+    current: its Deployment runs the plan that shall run, with the wanted replicas, all available
+    refusal: the plan's problem; findings: all that hinders, the plan's problem among it
+    """
 
     decision: ClassDecision
     rollout: Rollout
     exists: bool
     current: bool
+    refusal: Finding | None
     findings: tuple[Finding, ...]
     problem: ClassProblem | None
     unscheduled: bool
@@ -63,8 +68,10 @@ class ClassView:
 
     @property
     def hinders(self) -> bool:
-        """Whether the problem keeps the class from what it shall be."""
-        return self.problem is not None and (not self.current or self.decision.problem is not None)
+        """Whether the problem keeps the class from what it shall be. One without nodes may have all that it needs."""
+        if self.problem is None:
+            return False
+        return not self.current or self.problem.finding.reason.urgency is not Urgency.WAIT
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,11 @@ class FleetView:
         ]
         return min(stuck, key=lambda one: (not one.desired, _rank(one)), default=None)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a class is hindered by what may still heal."""
+        return any(one.hinders and self._needed(one) for one in self.classes)
+
     def _needed(self, one: ClassView) -> bool:
         """A class without replicas is needed only where the others do not take all of them."""
         return one.desired > 0 or self.placed < self.wanted
@@ -125,8 +137,10 @@ def view_fleet(
     problem = _problem_of_all(observed)
     if plan.problem is not None:
         found = of_plan(plan.problem)
-        shortage = found if found.reason is Reason.REPLICAS_EXCEED_CLASSES else None
-        problem = problem or (None if shortage is not None else found)
+        if found.reason is Reason.REPLICAS_EXCEED_CLASSES:
+            shortage = found
+        elif all(decision.problem != plan.problem for decision in plan.classes):
+            problem = problem or found
     wanted = 0 if service.spec.suspend else service.spec.replicas
     return FleetView(service, observed, classes, wanted, problem, shortage)
 
@@ -148,13 +162,16 @@ def _view_class(
     rollout = read_rollout(seen.deployment)
     live = [pod for pod in seen.pods if is_live(pod)]
     current = _is_current(service, decision, observed, seen, rollout)
-    found = _findings(service, decision, observed, seen, rollout)
+    refusal = None if decision.problem is None else of_plan(decision.problem, decision.name)
+    found = [*([refusal] if refusal is not None else []), *_findings(service, decision, observed, seen, rollout)]
+    hindering = [one for one in found if not current or one.reason.urgency is not Urgency.WAIT]
     return ClassView(
         decision=decision,
         rollout=rollout,
         exists=seen.deployment is not None,
         current=current,
-        findings=tuple(found),
+        refusal=refusal,
+        findings=tuple(hindering),
         problem=_worst(service, found, previous, now),
         unscheduled=any(not is_scheduled(pod) for pod in live) or rollout.replicas < decision.desired,
         fetched=max(rollout.ready, sum(has_model(pod) for pod in live)),
@@ -198,16 +215,14 @@ def _plan_of(service: TTSService, decision: ClassDecision, deployment: Raw) -> s
 def _findings(
     service: TTSService, decision: ClassDecision, observed: ObservedFleet, seen: ObservedClass, rollout: Rollout
 ) -> list[Finding]:
-    """All that is wrong in a class, one entry per pod. Pods that ended matter only while replicas are missing."""
-    found = [] if decision.problem is None else [of_plan(decision.problem)]
-    if rollout.refusal is not None:
-        found.append(rollout.refusal)
+    """What is wrong with the Deployment and its pods, one entry per pod; ended pods matter while replicas lack."""
+    found = [] if rollout.refusal is None else [rollout.refusal]
     short = rollout.ready < decision.desired
     for pod in seen.pods:
         trouble = diagnose(pod, observed.lost_nodes, seen.events) if short or is_live(pod) else None
         if trouble is not None:
             found.append(trouble)
-    if rollout.deadline_missed and not found:
+    if rollout.deadline_missed and not found and decision.problem is None:
         found.append(finding(Reason.PROGRESS_DEADLINE_EXCEEDED, seconds=_deadline(service)))
     return found
 

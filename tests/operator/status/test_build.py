@@ -91,6 +91,8 @@ def two_classes(fleet: Any, desired: Mapping[str, int], problems: Mapping[str, P
 
 
 LACK = Problem("OutOfMemory", "the plan needs 99999 MiB; lower workers")
+NO_NODE = Problem("NoMatchingNode", "class ada: no node offers nvidia.com/gpu")
+NO_MAP = Problem("MissingConfigMap", "ConfigMap ca[ca.crt] does not exist in namespace speech")
 ALL = ("Ready", "Scheduled", "WorkloadAvailable", "Reconciling", "Stalled", "Degraded")
 SCENARIOS: list[Any] = [
     pytest.param(
@@ -313,6 +315,43 @@ SCENARIOS: list[Any] = [
             "Reconciling=True/Scaling",
         ],
         id="scaling down",
+    ),
+    pytest.param(
+        lambda fleet: two_classes(fleet, {"ada": 0, "cpu": 3}, {"ada": NO_NODE}),
+        ["Ready=True/Serving", "Scheduled=True/AllScheduled", "WorkloadAvailable=True/Available"],
+        id="a class without nodes is not needed",
+    ),
+    pytest.param(
+        lambda fleet: fleet.status(plan=fleet.plan(fleet.service(), {"ada": 3}, {"ada": NO_NODE})),
+        ["Ready=True/Serving", "Scheduled=True/AllScheduled", "WorkloadAvailable=True/Available"],
+        id="the nodes lost their labels, the pods serve",
+    ),
+    pytest.param(
+        lambda fleet: fleet.status(
+            plan=fleet.plan(fleet.service(), {"ada": 3}, {"ada": NO_NODE}),
+            observed=fleet.observed(fleet.deployment(3, 0)),
+        ),
+        [
+            "Ready=False/NoMatchingNode",
+            "Scheduled=False/NoMatchingNode",
+            "WorkloadAvailable=False/NoMatchingNode",
+            "Reconciling=True/Scaling",
+            "Degraded=True/NoMatchingNode",
+        ],
+        id="no node of the class",
+    ),
+    pytest.param(
+        lambda fleet: fleet.status(
+            plan=fleet.plan(fleet.service(), {"ada": 0}, {"ada": NO_MAP}, NO_MAP), observed=fleet.observed(None)
+        ),
+        [
+            "Ready=False/MissingConfigMap",
+            "Scheduled=Unknown/Scheduling",
+            "WorkloadAvailable=False/MissingConfigMap",
+            "Reconciling=True/MissingConfigMap",
+            "Degraded=True/MissingConfigMap",
+        ],
+        id="a ConfigMap may come a moment later",
     ),
     pytest.param(
         lambda fleet: fleet.status(
@@ -610,3 +649,10 @@ def test_sixteen_classes_stay_within_8_kib(fleet: Any, problem: str) -> None:
         assert one["desired"] == 10
         assert not problem or one["problem"]["reason"] == "UnsupportedQuantization"
     assert sixteen(fleet, problem) == status
+
+
+def test_message_names_the_class_once(fleet: Any) -> None:
+    plan = fleet.plan(fleet.service(), {"ada": 3}, {"ada": NO_NODE})
+    status = fleet.status(plan=plan, observed=fleet.observed(fleet.deployment(3, 0)))
+    assert condition(status, "Scheduled")["message"] == "class ada: no node offers nvidia.com/gpu"
+    assert status["classes"][0]["problem"]["message"] == "no node offers nvidia.com/gpu"

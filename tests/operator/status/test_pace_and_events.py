@@ -73,7 +73,6 @@ def test_settled_service_is_not_looked_at_again_by_itself(fleet: Any) -> None:
     assert look_again_seconds(fleet.status()) is None
     moving = fleet.status(observed=fleet.observed(fleet.deployment(3, 2)))
     assert look_again_seconds(moving) == 10.0
-    assert look_again_seconds(troubled(fleet.status())) == 10.0
 
 
 def drafts(previous: Any, new: Any) -> list[str]:
