@@ -105,9 +105,9 @@ EDITS = [
         "two model sources",
         "huggingFace: {repo",
         "builtin: {name: x}\n      huggingFace: {repo",
-        "oci, pvc, builtin; found huggingFace and builtin",
+        "oci, pvc, builtin; found: huggingFace builtin",
     ),
-    ("no model source", SOURCE, "{}", "found none"),
+    ("no model source", SOURCE, "{}", "found: none"),
     ("https without a digest", SOURCE, 'https: {url: "https://models.example/m.tar"}', "https.sha256: is required"),
     (
         "a plain http url",
@@ -119,7 +119,7 @@ EDITS = [
         "a class with gpu and cpu",
         '      profile: ""',
         '      cpu: {}\n      profile: ""',
-        "class 'ada' must have exactly one of gpu, cpu; found gpu and cpu",
+        "class 'ada' must have exactly one of gpu, cpu; found: gpu cpu",
     ),
     (
         "two classes of one name",

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ttsfleet_operator.api.base import PHRASES
 from ttsfleet_operator.api.documents import Document, Path, dotted, read_documents
 from ttsfleet_operator.api.service import API_VERSION, GROUP, KIND, TTSService
+from ttsfleet_operator.api.shape import as_delivered, fields_at
 from ttsfleet_operator.errors import ManifestError, ManifestProblem
 
 _TYPES = {
@@ -100,8 +100,16 @@ def _is_ours(document: Document, problems: list[ManifestProblem]) -> bool:
 
 
 def _validate(document: Document) -> TTSService:
+    """Strictly; what only the API server would set right (a null, a 3.0) is looked at when that fails."""
     try:
         return TTSService.model_validate_json(json.dumps(document.data))
+    except (ValidationError, TypeError, ValueError):
+        return _validate_as_delivered(document)
+
+
+def _validate_as_delivered(document: Document) -> TTSService:
+    try:
+        return TTSService.model_validate_json(json.dumps(as_delivered(document.data, TTSService)))
     except ValidationError as error:
         problems = [_problem(detail, document) for detail in _own_errors(error.errors())]
         raise ManifestError(problems) from None
@@ -130,7 +138,7 @@ def _message(detail: ErrorDetails, path: Path) -> str:
     context = detail.get("ctx", {})
     shown = _shown(value)
     if kind == "extra_forbidden":
-        return f"unknown field{_did_you_mean(str(path[-1]), _fields_at(path[:-1]))}"
+        return f"unknown field{_did_you_mean(str(path[-1]), fields_at(TTSService, path[:-1]))}"
     if kind == "missing":
         return "is required"
     if kind == "literal_error":
@@ -165,36 +173,3 @@ def _did_you_mean(word: str, known: list[str]) -> str:
     if close:
         return f"; did you mean {by_lower[close[0]]}?"
     return f"; known: {', '.join(known)}" if known and len(known) <= 16 else ""
-
-
-def _fields_at(path: Path) -> list[str]:
-    """The wire names of the struct that stands at `path` of a TTSService; empty where there is none."""
-    model: Any = TTSService
-    for part in path:
-        if isinstance(part, int):
-            model = get_args(model)[0] if get_origin(model) is tuple else None
-        elif isinstance(model, type) and issubclass(model, BaseModel):
-            fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-            model = fields.get(part)
-        else:
-            return []
-        model = _unwrapped(model)
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return [info.alias or name for name, info in model.model_fields.items()]
-    return []
-
-
-def _unwrapped(annotation: Any) -> Any:
-    """The struct or list inside Optional and Annotated."""
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation = get_args(annotation)[0]
-        elif origin in (Union, types.UnionType):
-            annotation = _only(tuple(arg for arg in get_args(annotation) if arg is not type(None)))
-        else:
-            return annotation
-
-
-def _only(arguments: tuple[Any, ...]) -> Any:
-    return arguments[0] if len(arguments) == 1 else None

@@ -44,13 +44,11 @@ class Rule:
         return {"rule": self.cel, "messageExpression": self._message_expression()}
 
     def _message_expression(self) -> str:
-        parts: list[str] = []
-        for index, part in enumerate(_PLACEHOLDER.split(self.message)):
-            if index % 2:
-                parts.append(self.values.get(part, f"string(self.{part})"))
-            elif part:
-                parts.append(cel_text(part))
-        return " + ".join(parts)
+        """`format`, not `+`: the API server's estimate of a sum of texts exceeds its budget."""
+        names = _PLACEHOLDER.findall(self.message)
+        arguments = ", ".join(self.values.get(name, f"self.{name}") for name in names)
+        text = _PLACEHOLDER.sub("%s", self.message.replace("%", "%%"))
+        return f"{cel_text(text)}.format([{arguments}])"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: Any) -> Any:
@@ -71,24 +69,27 @@ def cel_text(text: str) -> str:
     return f'"{escaped}"'
 
 
-def exactly_one(what: str, members: Mapping[str, str], values: Check | None = None) -> Rule:
+def exactly_one(
+    what: str, members: Mapping[str, str], values: Callable[[Any], Mapping[str, object]] | None = None
+) -> Rule:
     """A union of optional members, wire name → attribute. `what` may hold placeholders, which `values` fills."""
-    present = "[" + ", ".join(f"has(self.{wire}) ? {cel_text(wire)} : ''" for wire in members) + "]"
-    found = f"{present}.filter(m, m != '')"
+    present = ", ".join(f"has(self.{wire})" for wire in members)
 
     def check(struct: Any) -> Mapping[str, object] | None:
         given = [wire for wire, attribute in members.items() if getattr(struct, attribute) is not None]
         if len(given) == 1:
             return None
-        filled = values(struct) if values is not None else None
-        return {"found": " and ".join(given) or "none", **(filled or {})}
+        found = {wire: f" {wire}" if wire in given else "" for wire in members}
+        return {**found, "none": "" if given else " none", **(values(struct) if values is not None else {})}
 
     return Rule(
         name="union",
-        cel=f"{found}.size() == 1",
-        message=f"{what} must have exactly one of {', '.join(members)}; found {{found}}",
+        cel=f"[{present}].filter(given, given).size() == 1",
+        message=f"{what} must have exactly one of {', '.join(members)}; found:"
+        + "".join(f"{{{wire}}}" for wire in (*members, "none")),
         check=check,
-        values={"found": f"({found}.size() == 0 ? 'none' : {found}.join(' and '))"},
+        values={wire: f"has(self.{wire}) ? ' {wire}' : ''" for wire in members}
+        | {"none": f"{' || '.join(f'has(self.{wire})' for wire in members)} ? '' : ' none'"},
     )
 
 

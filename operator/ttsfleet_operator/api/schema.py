@@ -10,16 +10,14 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
-from annotated_types import GroupedMetadata
-from pydantic import BaseModel, StringConstraints
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 
 from ttsfleet_operator.api.base import PHRASES, IntOrString, ListMap, SchemaDefault
-from ttsfleet_operator.api.rules import Rule
+from ttsfleet_operator.api.rules import Rule, cel_text
+from ttsfleet_operator.api.shape import flattened, is_struct, unwrapped
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -75,10 +73,10 @@ def field_descriptions(struct: type[BaseModel]) -> dict[str, str]:
 
 
 def _value_schema(annotation: Any, metadata: Sequence[Any] = ()) -> Schema:
-    kind, more = _unwrapped(annotation)
-    marks = [*more, *_flattened(metadata)]
+    kind, more = unwrapped(annotation)
+    marks = [*more, *flattened(metadata)]
     origin = get_origin(kind)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if is_struct(kind):
         return struct_schema(kind)
     if origin is tuple:
         return _list_schema(kind, marks)
@@ -128,37 +126,15 @@ def _map_schema(kind: Any, marks: list[Any]) -> Schema:
     size = next(mark.max_length for mark in marks if getattr(mark, "max_length", None) is not None)
     schema = {"type": "object", "maxProperties": size, "additionalProperties": _value_schema(value)}
     rules = []
-    for mark in _unwrapped(key)[1]:
+    for mark in unwrapped(key)[1]:
         if getattr(mark, "pattern", None) is not None:
             broken = f"!k.matches(r'{mark.pattern}') || k.size() > {mark.max_length}"
-            message = f'"key \'" + self.filter(k, {broken})[0] + "\' must be {PHRASES[mark.pattern]}"'
+            message = (
+                cel_text(f"key '%s' must be {PHRASES[mark.pattern]}") + f".format([self.filter(k, {broken})[0]])"
+            )
             rules.append({"rule": f"self.all(k, !({broken}))", "messageExpression": message})
     rules += [mark.validation() for mark in marks if isinstance(mark, Rule)]
     return schema | ({_RULES: rules} if rules else {})
-
-
-def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
-    """The type inside Optional and Annotated, with the marks found on the way."""
-    marks: list[Any] = []
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation, *more = get_args(annotation)
-            marks = [*_flattened(more), *marks]
-        elif origin in (Union, types.UnionType):
-            (annotation,) = (one for one in get_args(annotation) if one is not type(None))
-        else:
-            return annotation, marks
-
-
-def _flattened(metadata: Sequence[Any]) -> Iterator[Any]:
-    for mark in metadata:
-        if isinstance(mark, FieldInfo):
-            yield from _flattened(mark.metadata)
-        elif isinstance(mark, GroupedMetadata) and not isinstance(mark, StringConstraints):
-            yield from _flattened(list(mark))
-        else:
-            yield mark
 
 
 def _without(schema: Schema, key: str) -> Schema:
