@@ -2,8 +2,8 @@
 
     python charts/generate.py [--check]
 
-`--check` writes nothing and ends with 1 when a file is not what it would write. Called by `make chart-docs` and the tests
-in tests/charts. The installation without Helm needs the helm binary: what $HELM names, what `make cluster-binaries`
+`--check` writes nothing and ends with 1 when a file is not what it would write. Called by `make chart-docs` and by
+tests/charts. The installation without Helm needs the helm binary: what $HELM names, what `make cluster-binaries`
 built, or `helm` on the PATH; without it that file is left alone, with a word on stderr.
 """
 
@@ -111,8 +111,9 @@ def find_helm() -> Path | None:
 
 def render(helm: Path, *arguments: str, chart: Path = CHART) -> str:
     """The output of `helm template`. Raises CalledProcessError, with what helm said in `stderr`."""
-    command = [helm, "template", RELEASE, chart, "--namespace", NAMESPACE, "--kube-version", KUBE_VERSION, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [str(helm), "template", RELEASE, str(chart), "--namespace", NAMESPACE, "--kube-version", KUBE_VERSION]
+    completed = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+    return completed.stdout
 
 
 def install_manifest(helm: Path) -> str:
