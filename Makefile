@@ -5,10 +5,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: help demo install install-dev test test-gpu check fmt docs bench soak wer verify lock clean
+.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries check fmt docs bench soak wer verify lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install ## speak a sentence into demo.wav
 	$(BIN)/ttsfleet demo -o demo.wav
@@ -26,6 +26,12 @@ test: install-dev ## all tests (TESTS=tests/llm for a part)
 test-gpu: install-dev ## the tests that need a CUDA device
 	$(BIN)/pytest $(TESTS) -m gpu
 
+test-control-plane: install-dev cluster-binaries ## the tests on a real Kubernetes control plane
+	$(BIN)/pytest $(or $(CONTROL_PLANE_TESTS),tests/control_plane)
+
+cluster-binaries: install-dev ## build etcd, Kubernetes, kwok, kubectl and helm for the tests (cold about 10 minutes)
+	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build
+
 check: install-dev ## formatting, lint, types, layers, layout
 	@tools/check-layout
 	$(BIN)/ruff format --check --quiet .
@@ -39,6 +45,9 @@ fmt: install-dev ## format the code and mend what can be mended
 
 docs: install-dev ## write the generated documents
 	$(BIN)/python -m ttsfleet_runtime.config.table > docs/engine-parameters.md
+
+chart-docs: install-dev ## write what is generated around the chart (CRDs, table of values, manifests without Helm)
+	$(BIN)/python charts/generate.py
 
 bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=...)
 	tools/bench $(BENCH_ARGS)
