@@ -14,6 +14,7 @@ from ttsfleet_operator.errors import TTSFleetError
 COMMANDS = {
     "run": "plan a TTSService for this machine and serve it",
     "plan": "show what a TTSService becomes, value by value",
+    "render": "print the objects that the operator would apply, or a compose file",
     "say": "speak a text through a running server, or a short-lived one",
     "bench": "measure any OpenAI-compatible speech server",
     "demo": "hear it: serve the tiny voice, speak, leave demo.wav",

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from ttsfleet_operator.api.hardware import GPUSelector, HardwareClass
 from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.cli.fleet_inputs import add_cluster_arguments, cluster_view, decide
 from ttsfleet_operator.cli.options import add_manifest_arguments, read_service
 from ttsfleet_operator.cluster_notes import cluster_notes
+from ttsfleet_operator.fleet.plan import ClassDecision, FleetPlan
 from ttsfleet_operator.machine import Machine, detect_machine
 from ttsfleet_operator.plan import ClassPlan, Origin, plan_class
 from ttsfleet_operator.profiles import ProfileTable, builtin_profiles
@@ -33,19 +35,48 @@ _STYLES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_manifest_arguments(parser)
-    parser.add_argument("--gpu", default="", help="plan for this GPU, e.g. rtx-4090 or NVIDIA-L4")
+    device = add_cluster_arguments(parser, gpus=False)
+    device.add_argument("--gpu", default="", help="plan for this GPU, e.g. rtx-4090 or NVIDIA-L4")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print the plans. Exit code 1 when one of them cannot run as asked."""
     service = read_service(arguments)
+    if arguments.nodes is not None or arguments.kubeconfig is not None:
+        return _plan_for_cluster(decide(service, cluster_view(arguments)), arguments.json)
     plans = make_plans(service, builtin_profiles(), detect_machine(), arguments.gpu)
     if arguments.json:
-        print(json.dumps(plans_as_json(service, plans), indent=1))
+        print(json.dumps(plans_as_json(service, plans, cluster_notes(service)), indent=1))
     else:
-        print_plans(service, plans, Console())
+        print_plans(plans, cluster_notes(service), Console())
     return 1 if any(plan.problem is not None for plan in plans) else 0
+
+
+def _plan_for_cluster(fleet: FleetPlan, as_json: bool) -> int:
+    """As the operator would decide on the nodes that were given. Exit code 1 when a class cannot run."""
+    plans = [decision.plan for decision in fleet.classes if decision.plan is not None]
+    notes = [note for decision in fleet.classes for note in _decision_notes(decision)]
+    if fleet.problem is not None:
+        notes.append(f"{fleet.problem.reason}: {fleet.problem.message}")
+    if as_json:
+        report = plans_as_json(fleet.service, plans, notes)
+        report["replicas"] = {decision.name: decision.desired for decision in fleet.classes}
+        report["nodes"] = {decision.name: decision.matching_nodes for decision in fleet.classes}
+        print(json.dumps(report, indent=1))
+    else:
+        print_plans(plans, notes, Console())
+    return 1 if any(decision.bundle is None for decision in fleet.classes) else 0
+
+
+def _decision_notes(decision: ClassDecision) -> list[str]:
+    """Replicas and nodes of a class in a sentence, and what the plan of the class does not say itself."""
+    nodes = "" if decision.matching_nodes is None else f"; {decision.matching_nodes} nodes match"
+    notes = [f"class {decision.name}: {decision.desired} replicas{nodes}"]
+    known = decision.plan.problem if decision.plan is not None else None
+    if decision.problem is not None and decision.problem != known:
+        notes.append(f"{decision.problem.reason}: {decision.problem.message}")
+    return notes
 
 
 def make_plans(service: TTSService, table: ProfileTable, machine: Machine, gpu: str) -> list[ClassPlan]:
@@ -75,11 +106,11 @@ def _site(
     return here or site_of_profile(service, hardware_class, table)
 
 
-def plans_as_json(service: TTSService, plans: list[ClassPlan]) -> dict[str, Any]:
+def plans_as_json(service: TTSService, plans: list[ClassPlan], notes: list[str]) -> dict[str, Any]:
     return {
         "service": service.name,
         "classes": [_plan_as_json(plan) for plan in plans],
-        "notes": cluster_notes(service),
+        "notes": notes,
     }
 
 
@@ -106,7 +137,7 @@ def _plan_as_json(plan: ClassPlan) -> dict[str, Any]:
     }
 
 
-def print_plans(service: TTSService, plans: list[ClassPlan], console: Console) -> None:
+def print_plans(plans: list[ClassPlan], notes: list[str], console: Console) -> None:
     for plan in plans:
         console.print(_table(plan))
         memory = plan.memory
@@ -125,7 +156,7 @@ def print_plans(service: TTSService, plans: list[ClassPlan], console: Console) -
                 f"[red]{plan.problem.reason}[/red]: {plan.problem.message}", highlight=False, soft_wrap=True
             )
         console.print()
-    for note in cluster_notes(service):
+    for note in notes:
         console.print(f"[dim]note[/dim]: {note}", highlight=False, soft_wrap=True)
 
 

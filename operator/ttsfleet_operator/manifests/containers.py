@@ -40,7 +40,7 @@ def runtime_container(
     arguments = list(command.arguments[1:])
     if service.spec.network is not None and service.spec.network.api_key_secret_ref is not None:
         arguments += ["--api-key-file", API_KEY_FILE]
-    environment = {"HOME": TEMPORARY_DIR, "OMP_NUM_THREADS": str(_threads(service, plan))}
+    environment = {"HOME": TEMPORARY_DIR, "OMP_NUM_THREADS": str(compute_threads(service, plan))}
     if hardware_class.gpu is None:
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"  # images of CUDA show a pod without a device all of the node's
     return {
@@ -133,7 +133,7 @@ def _given(resources: ResourceRequests | None) -> dict[str, str]:
     return {} if resources is None else resources.model_dump(exclude_none=True)
 
 
-def _threads(service: TTSService, plan: ClassPlan) -> int:
+def compute_threads(service: TTSService, plan: ClassPlan) -> int:
     """OMP_NUM_THREADS: as asked, else the most that a stage gets. Stages have their own number in engine.yaml; this
     one is for what runs before them, such as the conversion of the model."""
     asked = service.spec.resources.omp_threads if service.spec.resources is not None else None
