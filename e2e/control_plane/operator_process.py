@@ -1,0 +1,99 @@
+"""The operator as a process of its own, as its image starts it, against a kubeconfig."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from control_plane.processes import free_ports
+from control_plane.waiting import eventually
+
+FOLDER = Path(__file__).resolve().parents[2]
+
+
+class OperatorProcess:
+    """Running from its making to `stop`. Settings are the operator's environment variables without their prefix."""
+
+    def __init__(self, kubeconfig: Path, name: str = "operator-1", **settings: str) -> None:
+        self.port, health = free_ports(2)
+        self._log = tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log", delete=False)  # noqa: SIM115
+        given = {
+            "METRICS_ADDRESS": f"127.0.0.1:{self.port}",
+            "HEALTH_ADDRESS": f"127.0.0.1:{health}",
+            "NAMESPACE": "default",
+            "LOG_FORMAT": "text",
+            **settings,
+        }
+        environment = {
+            **os.environ,
+            **{f"TTSFLEET_{key}": value for key, value in given.items()},
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAME": name,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ttsfleet_operator.operator_main"],
+            env=environment,
+            cwd=FOLDER,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """Everything that it has written."""
+        return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """Status and text of one of its HTTP endpoints; 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """The sum over the labels of a metric; 0 when it has no value."""
+        lines = self.answer("/metrics")[1].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def wait_ready(self, within: float = 60) -> None:
+        """Returns when /readyz says so."""
+        eventually(lambda: self.running and self.answer("/readyz")[0] == 200, "the operator is ready", within)
+
+    def wait_leader(self, within: float = 60) -> None:
+        eventually(lambda: self.metric("ttsfleet_leader") == 1, "the operator leads", within)
+
+    def wait_end(self, within: float = 60) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait(timeout=within)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is given back."""
+        self._process.kill()
+        self._process.wait(timeout=30)
+
+    def stop(self) -> None:
+        """An orderly end, or a kill after 20 s; it can be called twice. The log is removed."""
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._log.close()
+        Path(self._log.name).unlink(missing_ok=True)

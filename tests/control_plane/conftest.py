@@ -1,0 +1,57 @@
+"""The control plane that all tests of this folder share. Without its binaries they are skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control_plane import binaries
+from control_plane.cluster import Cluster, given_cluster
+from control_plane.errors import ClusterRefused
+from control_plane.plane import ControlPlane
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is marked `control_plane`, and skipped when there is nothing to run it on."""
+    needed = ("kubectl",) if os.environ.get("E2E_KUBECONFIG") else binaries.CONTROL_PLANE
+    absent = binaries.missing(needed)
+    reason = f"not built: {', '.join(absent)}; build with `{binaries.BUILD_COMMAND}` (cold about 10 minutes)"
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.control_plane)
+            if absent:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[Cluster]:
+    """The cluster of E2E_KUBECONFIG when that is set and allowed, else a control plane of our own."""
+    try:
+        given = given_cluster(os.environ)
+    except ClusterRefused as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    if given:
+        yield given
+        return
+    with ControlPlane.started() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def own_control_plane(control_plane: Cluster) -> ControlPlane:
+    """For tests that need more than a kubeconfig: the audit log, kwok's nodes, the proxy, restarts."""
+    if not isinstance(control_plane, ControlPlane):
+        pytest.skip("needs a control plane of our own; E2E_KUBECONFIG names a given cluster")
+    return control_plane
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A fresh namespace, deleted after the test."""
+    with control_plane.namespace() as name:
+        yield name
