@@ -43,7 +43,6 @@ class OperatorSettings:
     probe_seconds: float = 60.0
     resync_seconds: float = 600.0
     kubeconfig: str = ""
-    context: str = ""
     log_level: str = "info"
     log_format: Literal["text", "json"] = "json"
 
@@ -83,7 +82,6 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         probe_seconds=float(reader.number("PROBE_SECONDS", 60, 1, 3600)),
         resync_seconds=float(reader.number("RESYNC_SECONDS", 600, 10, 86400)),
         kubeconfig=environment.get("KUBECONFIG", ""),
-        context=reader.text("KUBE_CONTEXT"),
         log_level=reader.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),
         log_format=reader.choice("LOG_FORMAT", ("json", "text")),
     )

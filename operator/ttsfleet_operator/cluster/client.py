@@ -30,16 +30,16 @@ _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
-async def connect(kubeconfig: str = "", context: str = "", user_agent: str = "ttsfleet-operator") -> KubernetesClient:
+async def connect(kubeconfig: str = "", user_agent: str = "ttsfleet-operator") -> KubernetesClient:
     """A client from the pod's service account, or from a kubeconfig. Raises ConfigException without either."""
     configuration = Configuration()
     try:
-        if kubeconfig or context:
+        if kubeconfig:
             raise ConfigException("a kubeconfig was named")
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except ConfigException:
         await load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=kubeconfig or None, context=context or None, client_configuration=configuration
+            config_file=kubeconfig or None, client_configuration=configuration
         )
     return KubernetesClient(configuration, user_agent)
 

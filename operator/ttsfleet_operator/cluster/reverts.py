@@ -36,6 +36,17 @@ class RevertLedger:
         entry = self._services.get(service, {}).get(child)
         return frozenset(entry.given_up) if entry is not None and entry.stamp == stamp else frozenset()
 
+    def applied(self, service: ObjectKey, child: str, stamp: str) -> None:
+        """Note what was written, so that a writer who removes the stamp too is noticed."""
+        children = self._services.setdefault(service, {})
+        entry = children.get(child)
+        if entry is None or entry.stamp != stamp:
+            children[child] = _Child(stamp)
+
+    def was_applied(self, service: ObjectKey, child: str, stamp: str) -> bool:
+        entry = self._services.get(service, {}).get(child)
+        return entry is not None and entry.stamp == stamp
+
     def record(
         self, service: ObjectKey, child: str, stamp: str, paths: Iterable[Path], now: float
     ) -> frozenset[Path]:

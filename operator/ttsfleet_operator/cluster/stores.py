@@ -70,8 +70,9 @@ class ObjectStore:
     def __len__(self) -> int:
         return len(self._objects)
 
-    def keys(self) -> list[ObjectKey]:
-        return list(self._objects)
+    def __iter__(self) -> Iterator[ObjectKey]:
+        """The keys as they are now; the store may change meanwhile."""
+        return iter(list(self._objects))
 
     def versions(self) -> dict[ObjectKey, int]:
         return {key: stored.version for key, stored in self._objects.items()}
@@ -79,6 +80,14 @@ class ObjectStore:
     def get(self, key: ObjectKey) -> Manifest | None:
         stored = self._objects.get(key)
         return None if stored is None else json.loads(stored.text)
+
+    def meaning(self, key: ObjectKey) -> int | None:
+        """A number that changes when the object changes in a way that matters; None when there is none."""
+        stored = self._objects.get(key)
+        return None if stored is None else stored.meaning
+
+    def meanings(self) -> dict[ObjectKey, int]:
+        return {key: stored.meaning for key, stored in self._objects.items()}
 
     def of_service(self, service: ObjectKey) -> list[Manifest]:
         """The objects that carry the service's label, by name."""
@@ -124,7 +133,7 @@ class ObjectStore:
         for manifest in manifests:
             present.add(key_of(manifest))
             changed |= self.put(manifest)
-        for key in self.keys():
+        for key in self:
             if key not in present:
                 changed |= self.remove(key, version)
         return changed

@@ -1,0 +1,247 @@
+"""What there is of one service: its spec, what runs, what it refers to, and the pods of classes in trouble. IO.
+
+Caches answer almost everything. Pods are listed only for a class that has not been fully available for a while: there
+is no watch on pods. Referenced ConfigMaps carry no label of ours, so they are read each time, and once a minute.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from ttsfleet_operator.api.gpu_profile import TTSGPUProfile
+from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.cluster.children import config_map_names, is_owned
+from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
+from ttsfleet_operator.cluster.kinds import CLASS_LABEL, CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICE_LABEL, SERVICES
+from ttsfleet_operator.cluster.stores import ObjectKey
+from ttsfleet_operator.cluster.view import ClusterView
+from ttsfleet_operator.fleet.bundle import (
+    DISTRIBUTION_ANNOTATION,
+    INPUTS_ANNOTATION,
+    PlanBundle,
+    RunningClass,
+    read_bundle,
+)
+from ttsfleet_operator.fleet.nodes import NodeFacts
+from ttsfleet_operator.fleet.settings import ConfigMapKey, References, referenced_keys
+from ttsfleet_operator.profiles import Profile, ProfileTable, builtin_profiles
+from ttsfleet_operator.status.deployments import read_rollout
+from ttsfleet_operator.status.observed import ObservedClass
+from ttsfleet_operator.surge import WITH_SURGE, SurgeDecision, decide_surge
+
+PAUSED = "ttsfleet.dev/paused"
+TROUBLE_AFTER_SECONDS = 3.0
+REFERENCES_EVERY_SECONDS = 60.0
+
+View: TypeAlias = ClusterView[NodeFacts, Profile | None]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One service as it was seen at `now`.
+
+    running, classes and surges are by class name. `unsettled_seconds`: how long the longest-troubled class has not
+    been fully available; None = all are.
+    """
+
+    key: ObjectKey
+    service: TTSService
+    now: datetime
+    previous_status: Mapping[str, Any]
+    running: Mapping[str, RunningClass]
+    classes: Mapping[str, ObservedClass]
+    surges: Mapping[str, SurgeDecision]
+    references: References
+    nodes: tuple[NodeFacts, ...] | None
+    table: ProfileTable
+    unsettled_seconds: float | None
+
+    @property
+    def paused(self) -> bool:
+        return self.service.metadata.annotations.get(PAUSED) == "true"
+
+    @property
+    def lost_nodes(self) -> frozenset[str]:
+        return frozenset(node.name for node in self.nodes or () if not node.ready)
+
+
+class Observer:
+    """`wall` is the time of day, `clock` seconds that only grow."""
+
+    def __init__(
+        self,
+        client: KubernetesClient,
+        view: View,
+        wall: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._view = view
+        self._wall = wall
+        self._clock = clock
+        self._unsettled: dict[tuple[ObjectKey, str], float] = {}
+        self._table: tuple[int, ProfileTable] = (-1, builtin_profiles())
+        self._nodes: tuple[int, tuple[NodeFacts, ...]] = (-1, ())
+
+    async def observe(self, service: TTSService, raw: Manifest) -> Observation:
+        """Everything that the plan and the status need. Raises APIError."""
+        key = ObjectKey(service.namespace, service.name)
+        now = self._wall()
+        deployments = self.deployments(key, service.metadata.uid)
+        classes: dict[str, ObservedClass] = {}
+        surges: dict[str, SurgeDecision] = {}
+        longest: float | None = None
+        for one in service.spec.hardware.classes:
+            deployment = deployments.get(one.name)
+            seconds = self._unsettled_seconds(key, one.name, deployment)
+            seen = await self._class(key, one.name, deployment, seconds)
+            classes[one.name] = seen
+            surges[one.name] = (
+                decide_surge(service.spec.rollout, deployment, seen.pods, now) if seen.pods_listed else WITH_SURGE
+            )
+            if seconds is not None:
+                longest = max(seconds, longest or 0.0)
+        return Observation(
+            key=key,
+            service=service,
+            now=now,
+            previous_status=raw.get("status") or {},
+            running=self._running(key, service, deployments),
+            classes=classes,
+            surges=surges,
+            references=await self._references(service),
+            nodes=self._node_facts(),
+            table=self._profile_table(),
+            unsettled_seconds=longest,
+        )
+
+    def deployments(self, key: ObjectKey, uid: str) -> dict[str, Manifest]:
+        """Our Deployments by class name, as they are now."""
+        found = self._view.children[DEPLOYMENTS].of_service(key)
+        return {one["metadata"]["labels"].get(CLASS_LABEL, ""): one for one in found if is_owned(one, uid)}
+
+    def refreshed(self, seen: Observation) -> dict[str, ObservedClass]:
+        """The observed classes with the Deployments as they are after our writes."""
+        deployments = self.deployments(seen.key, seen.service.metadata.uid)
+        return {name: replace(one, deployment=deployments.get(name)) for name, one in seen.classes.items()}
+
+    def has_service(self, seen: Observation) -> bool:
+        live = self._view.child(SERVICES, seen.key)
+        return live is not None and is_owned(live, seen.service.metadata.uid)
+
+    def forget(self, key: ObjectKey) -> None:
+        for entry in [entry for entry in self._unsettled if entry[0] == key]:
+            del self._unsettled[entry]
+
+    def _unsettled_seconds(self, key: ObjectKey, name: str, deployment: Manifest | None) -> float | None:
+        """How long a class has not been fully available, as far as this process has seen."""
+        if deployment is None or read_rollout(deployment).settled:
+            self._unsettled.pop((key, name), None)
+            return None
+        return self._clock() - self._unsettled.setdefault((key, name), self._clock())
+
+    async def _class(
+        self, key: ObjectKey, name: str, deployment: Manifest | None, unsettled: float | None
+    ) -> ObservedClass:
+        if unsettled is None or unsettled < TROUBLE_AFTER_SECONDS:
+            return ObservedClass(name, deployment, pods_listed=False)
+        selector = f"{SERVICE_LABEL}={key.name},{CLASS_LABEL}={name}"
+        pods = await self._client.list_all(PODS, key.namespace, selector)
+        return ObservedClass(name, deployment, pods=tuple(pods))
+
+    def _running(
+        self, key: ObjectKey, service: TTSService, deployments: Mapping[str, Manifest]
+    ) -> dict[str, RunningClass]:
+        maps = {
+            one["metadata"]["name"]: one
+            for one in self._view.children[CONFIG_MAPS].of_service(key)
+            if is_owned(one, service.metadata.uid)
+        }
+        running = {}
+        for one in service.spec.hardware.classes:
+            found = _running_class(service.name, one.name, deployments.get(one.name), maps)
+            if found is not None:
+                running[one.name] = found
+        return running
+
+    async def _references(self, service: TTSService) -> References:
+        hashes = {}
+        for reference in referenced_keys(service):
+            found = await self._client.find(CONFIG_MAPS, service.namespace, reference.name)
+            hashes[reference] = _content_hash(found, reference)
+        return References(hashes)
+
+    def _node_facts(self) -> tuple[NodeFacts, ...] | None:
+        nodes = self._view.nodes
+        if nodes is None:
+            return None
+        if self._nodes[0] != nodes.revision:
+            self._nodes = (nodes.revision, tuple(nodes))
+        return self._nodes[1]
+
+    def _profile_table(self) -> ProfileTable:
+        profiles = self._view.profiles
+        if self._table[0] != profiles.revision:
+            rows = [row for row in profiles if row is not None]
+            self._table = (profiles.revision, builtin_profiles().extended(rows))
+        return self._table[1]
+
+
+def read_profile(raw: Manifest) -> Profile | None:
+    """The sizing row of a TTSGPUProfile; None for one that is no valid row (the API server refuses most)."""
+    try:
+        return Profile.model_validate(TTSGPUProfile.model_validate(raw, strict=False).row())
+    except ValueError:
+        return None
+
+
+def _running_class(
+    service: str, name: str, deployment: Manifest | None, maps: Mapping[str, Manifest]
+) -> RunningClass | None:
+    """What the cluster has of a class. Without a Deployment its newest stored plan counts."""
+    prefix = f"{service}-{name}-"
+    if deployment is not None:
+        stored = sorted(config_map_names(deployment) & maps.keys())
+    else:
+        ours = [one for one in maps.values() if one["metadata"]["labels"].get(CLASS_LABEL) == name]
+        ours.sort(key=lambda one: (one["metadata"].get("creationTimestamp") or "", one["metadata"]["name"]))
+        stored = [one["metadata"]["name"] for one in ours[-1:]]
+    stored = [one for one in stored if one.startswith(prefix)]
+    if deployment is None and not stored:
+        return None
+    config_map = maps[stored[0]] if stored else None
+    bundle = _bundle(prefix, config_map) if config_map is not None else None
+    annotations = (config_map["metadata"].get("annotations") or {}) if config_map is not None else {}
+    deployed = deployment or {"metadata": {}, "spec": {"replicas": 0}}
+    return RunningClass(
+        class_name=name,
+        bundle=bundle,
+        inputs_hash=annotations.get(INPUTS_ANNOTATION, ""),
+        ready=(deployed.get("status") or {}).get("readyReplicas") or 0,
+        replicas=deployed["spec"].get("replicas") or 0,
+        distribution_hash=(deployed["metadata"].get("annotations") or {}).get(DISTRIBUTION_ANNOTATION, ""),
+    )
+
+
+def _bundle(prefix: str, config_map: Manifest) -> PlanBundle | None:
+    data = config_map.get("data") or {}
+    return _read_bundle(config_map["metadata"]["name"].removeprefix(prefix), tuple(sorted(data.items())))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_bundle(bundle_hash: str, data: tuple[tuple[str, str], ...]) -> PlanBundle | None:
+    return read_bundle(bundle_hash, dict(data))
+
+
+def _content_hash(config_map: Manifest | None, reference: ConfigMapKey) -> str:
+    """The hash of one key of a ConfigMap; "" when it is not there."""
+    if config_map is None:
+        return ""
+    data = {**(config_map.get("data") or {}), **(config_map.get("binaryData") or {})}
+    content = data.get(reference.key)
+    return "" if content is None else hashlib.sha256(content.encode()).hexdigest()[:16]
