@@ -170,10 +170,14 @@ def label_values(selector: GPUSelector, table: ProfileTable) -> tuple[str, ...]:
         low, high = memory_bounds(selector)
         for row in table.variants(wanted):
             if low <= row.memory_mib <= high:
-                same = [product for product in row.products if normalised(product) == normalised(wanted)]
-                values += [*(same or row.products), *row.aliases]
+                values += [*_products_meant(wanted, row), *row.aliases]
     spelled = [name for value in values for name in (value, value.removesuffix("-SHARED") + "-SHARED")]
     return tuple(dict.fromkeys(value for value in spelled if _LABEL_VALUE.fullmatch(value)))
+
+
+def _products_meant(wanted: str, row: Profile) -> tuple[str, ...]:
+    same = tuple(product for product in row.products if normalised(product) == normalised(wanted))
+    return row.products if wanted.lower() in (row.name, *row.aliases) else same or row.products
 
 
 def _assumed_profile(hardware_class: HardwareClass, selector: GPUSelector, table: ProfileTable) -> Profile:
