@@ -68,7 +68,7 @@ class GPUProfileSpec(Struct):
     memory_mib: Annotated[int, Field(ge=0, le=16_777_216)] = Field(alias="memoryMiB")
     """Memory of the device in MiB as its driver reports it; of two rows for one product the nearest wins. 0 only in
     the row cpu."""
-    compute_capability: Annotated[str, StringConstraints(pattern=CAPABILITY_OR_EMPTY, max_length=4)]
+    compute_capability: Annotated[str, StringConstraints(pattern=CAPABILITY_OR_EMPTY, max_length=16)]
     """Compute capability, e.g. "8.9" (quoted). Empty only in the row cpu."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Of two rows that match equally well the higher priority wins, then the name. Absent = 0."""
