@@ -41,6 +41,13 @@ class Service:
             return httpx.get(f"{self.management}/readyz").status_code == 200
         return False
 
+    def accepts(self) -> bool:
+        """Whether a client's connection is taken."""
+        url = httpx.URL(self.url)
+        with contextlib.suppress(ConnectionError), socket.create_connection((url.host, url.port)):
+            return True
+        return False
+
     def pids(self, prefix: str) -> dict[str, int]:
         """Process ids of the children that run and whose identity starts with `prefix`."""
         processes = self.status()["processes"]

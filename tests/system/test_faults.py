@@ -127,6 +127,8 @@ def test_sigterm_lets_streams_finish_and_exits_0(start: Callable[..., Any]) -> N
         streams = [pool.submit(_stream, service) for _ in range(2)]
         service.wait_until(lambda: service.status()["requests_in_flight"] == 2, "load was there", 30)
         service.process.send_signal(signal.SIGTERM)
+        service.wait_until(lambda: not service.accepts(), "new clients are refused, not kept waiting", 5)
+        assert not service.ready()
         assert [stream.result(timeout=90)[2] for stream in streams] == [True, True]
     assert service.process.wait(30) == 0
 

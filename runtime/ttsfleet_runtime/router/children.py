@@ -93,8 +93,7 @@ class Children:
         state = self._states.get(identity)
         if state is not None and not state.planned_exit:
             state.planned_exit = True
-            if not self._stopping:
-                self._spawn(self._start_http(), f"successor of {identity}")
+            self._spawn(self._start_http(), f"successor of {identity}")
 
     def http_workers(self) -> list[str]:
         return sorted(identity for identity in self._states if identity not in self._specs)
@@ -169,6 +168,8 @@ class Children:
         await self._supervisor.start(spec.identity, "ttsfleet_runtime.host", arguments, environment=environment)
 
     async def _start_http(self) -> None:
+        if self._stopping:
+            return
         identity = f"http-{self._http_count}"
         self._http_count += 1
         self._states[identity] = _State(time.monotonic())

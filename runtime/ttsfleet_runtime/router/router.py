@@ -125,6 +125,8 @@ class Router:
             await self._children.kill_all()
         else:
             logger.info("draining: %d requests in flight", len(self._pipeline))
+            # Open until here, it would let the kernel accept connections that no worker takes any more.
+            self._listener.close()
             await self._children.stop(lambda identity: self._send_all([Outgoing(identity, Shutdown())]))
         management.should_exit = True
         await asyncio.sleep(0)
@@ -148,7 +150,8 @@ class Router:
         server = self._plan.server
         self._listener = _listen(server.host, server.port, "port")
         self._management_listener = _listen(server.management_host, server.management_port, "management_port")
-        logger.info("API on port %d, management on port %d", _port(self._listener), _port(self._management_listener))
+        self._ports = {"api": _port(self._listener), "management": _port(self._management_listener)}
+        logger.info("API on port %d, management on port %d", self._ports["api"], self._ports["management"])
         self._self_test.open(self._zmq)
 
     def _write_api_key(self) -> Path | None:
@@ -328,7 +331,7 @@ class Router:
             "model": {"name": self._model.name, "version": self._model.version, "styles": self._model.styles},
             "plan": json.loads(self._plan.model_dump_json()),
             "notes": self._notes,
-            "ports": {"api": _port(self._listener), "management": _port(self._management_listener)},
+            "ports": self._ports,
             "processes": self._children.describe(),
             "requests_in_flight": len(self._pipeline),
             "voices": len(self._voices),
@@ -364,16 +367,14 @@ class Router:
 
 
 def _listen(host: str, port: int, field: str) -> socket.socket:
-    """A listening socket that HTTP workers can inherit. Raises ConfigError when the address cannot be had."""
+    """A listening socket. Only children that are given it inherit it. Raises ConfigError when it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
             f"{field} = {port} on {host}: {error.strerror}; choose another port, or 0 for a free one", param=field
         ) from error
-    listener.set_inheritable(True)
-    return listener
 
 
 def _port(listener: socket.socket) -> int:
