@@ -125,6 +125,14 @@ def test_a_registered_voice_speaks_is_listed_and_can_be_deleted(service: Any) ->
     assert _speak(service, voice="mine").status_code == 404
 
 
+def test_an_unreadable_recording_of_a_voice_is_refused_under_the_forms_own_field(service: Any) -> None:
+    answer = httpx.post(
+        f"{service.url}/v1/voices", data={"name": "noise"}, files={"file": ("a.wav", b"not audio")}, timeout=60
+    )
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == "file"
+
+
 @pytest.mark.parametrize(
     ("values", "status"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from ttsfleet_runtime.errors import ErrorInfo, TTSFleetError
 from ttsfleet_runtime.messages import DeleteVoice, ListVoices, RegisterVoice, Reply
 from ttsfleet_runtime.pipeline import Pipeline
@@ -60,7 +62,9 @@ class VoiceCalls:
     def _finish(self, registration: _Registration, error: ErrorInfo | None) -> list[Outgoing]:
         caller, message = registration.caller, registration.message
         if error is not None:
-            return [Outgoing(caller, Reply(call=message.call, error=error))]
+            # The encoders name the field of a speech request; here the recording came as `file`.
+            named = structs.replace(error, param="file") if error.param == "ref_audio" else error
+            return [Outgoing(caller, Reply(call=message.call, error=named))]
 
         def register() -> list[Outgoing]:
             self._voices.check_new(message.name, message.audio, message.transcript)

@@ -25,7 +25,6 @@ from ttsfleet_runtime.config.plan import LimitsPlan
 from ttsfleet_runtime.errors import (
     InvalidRequestError,
     NotFoundError,
-    OverloadedError,
     TooLargeError,
     UnavailableError,
 )
@@ -118,12 +117,14 @@ class VoiceRegistry(Mapping[str, Voice]):
                 param="name",
             )
         if name in self._voices:
-            raise InvalidRequestError(f"voice {name!r} exists already; delete it first", param="name")
+            own = self._infos[name].kind == "builtin"
+            remedy = "it is the model's own, take another name" if own else "delete it first"
+            raise InvalidRequestError(f"voice {name!r} exists already: {remedy}", param="name")
         if len(audio) > self._limits.prompt_bytes:
             raise TooLargeError(
                 f"the recording has {len(audio)} bytes; at most {self._limits.prompt_bytes} are accepted "
                 "(limits.prompt_bytes)",
-                param="audio",
+                param="file",
             )
         if len(transcript) > self._limits.prompt_text_chars:
             raise TooLargeError(
@@ -133,7 +134,7 @@ class VoiceRegistry(Mapping[str, Voice]):
             )
         registered = sum(info.kind == "registered" for info in self._infos.values())
         if registered >= self._limits.registered_voices:
-            raise OverloadedError(
+            raise InvalidRequestError(
                 f"{registered} voices are registered, which is the limit (limits.registered_voices); delete one"
             )
         return voice_hash(audio, self._model.digest)
