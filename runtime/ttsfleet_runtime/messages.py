@@ -35,6 +35,10 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+MAX_TOP_K = 64
+"""The nucleus candidates that the device keeps per sequence."""
+
+
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Repetition-aware sampling parameters; the defaults are the released models'."""
 

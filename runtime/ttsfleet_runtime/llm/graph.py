@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttsfleet_runtime.llm.sequence import MAX_TOP_K
+from ttsfleet_runtime.messages import MAX_TOP_K
 
 _SMALLEST_CONTEXT = 256
 _WARMUP_STEPS = 2

@@ -19,9 +19,10 @@ from ttsfleet_runtime.llm.graph import DecodeGraphs
 from ttsfleet_runtime.llm.linear import pad_rows
 from ttsfleet_runtime.llm.model import SpeechLM
 from ttsfleet_runtime.llm.sampling import NUM_DRAWS, mask_logits, sample
-from ttsfleet_runtime.llm.sequence import MAX_TOP_K, Sequence
+from ttsfleet_runtime.llm.sequence import Sequence
 from ttsfleet_runtime.llm.slots import SlotRows, Slots
 from ttsfleet_runtime.llm.step_plan import DecodeRow, PrefillChunk, SampledToken, StepPlan
+from ttsfleet_runtime.messages import MAX_TOP_K
 
 # (seeds, segments, positions: int64 [rows]; draws) -> float64 [rows, draws] in [0, 1)
 UniformSource = Callable[[Tensor, Tensor, Tensor, int], Tensor]

@@ -12,11 +12,10 @@ from typing import Protocol
 
 from ttsfleet_runtime.checkpoint.bundle import LLMInfo
 from ttsfleet_runtime.errors import InvalidRequestError
-from ttsfleet_runtime.messages import FinishReason, Sampling
+from ttsfleet_runtime.messages import MAX_TOP_K, FinishReason, Sampling
 
-# The device keeps this many outputs per sequence for the repetition rule, and this many nucleus candidates.
+# The device keeps this many outputs per sequence for the repetition rule.
 HISTORY_LENGTH = 10
-MAX_TOP_K = 64
 
 _RELEASED = Sampling()
 

@@ -15,7 +15,7 @@ from ttsfleet_runtime.audio.formats import AudioFormat
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo
 from ttsfleet_runtime.config.plan import EnginePlan
 from ttsfleet_runtime.errors import InvalidRequestError
-from ttsfleet_runtime.messages import Mode, Sampling
+from ttsfleet_runtime.messages import MAX_TOP_K, Mode, Sampling
 from ttsfleet_runtime.server.errors import invalid_request
 
 MAX_SEED = 2**63 - 1
@@ -53,7 +53,7 @@ class SpeechBody(BaseModel):
         default="auto", description="auto: instruct2 with instructions, zero_shot if the voice has a prompt, else sft"
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus of the first draw")
-    top_k: int | None = Field(default=None, ge=1, le=1000, description="Candidates of the first draw")
+    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K, description="Candidates of the first draw")
     win_size: int | None = Field(default=None, ge=1, le=10, description="Window of the repetition check, tokens")
     tau_r: float | None = Field(default=None, ge=0, le=1, description="Repetition threshold as a share of win_size")
     max_tokens: int | None = Field(default=None, ge=1, description="At most this many speech tokens per segment")
