@@ -20,6 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is marked `control_plane`, and skipped when there is nothing to run it on."""
     needed = ("kubectl",) if os.environ.get("E2E_KUBECONFIG") else binaries.CONTROL_PLANE
     absent = binaries.missing(needed)
+    if absent and os.environ.get("E2E_REQUIRED"):
+        pytest.exit(
+            f"E2E_REQUIRED is set and {', '.join(absent)} is not built", returncode=pytest.ExitCode.USAGE_ERROR
+        )
     reason = f"not built: {', '.join(absent)}; build with `{binaries.BUILD_COMMAND}` (cold about 10 minutes)"
     for item in items:
         if item.path.is_relative_to(FOLDER):
