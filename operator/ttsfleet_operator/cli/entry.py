@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "plan a TTSService for this machine and serve it",
     "plan": "show what a TTSService becomes, value by value",
     "render": "print the objects that the operator would apply, or a compose file",
+    "status": "explain a TTSService of a cluster: how it is, why, and what to do",
     "say": "speak a text through a running server, or a short-lived one",
     "bench": "measure any OpenAI-compatible speech server",
     "demo": "hear it: serve the tiny voice, speak, leave demo.wav",

@@ -15,11 +15,12 @@ import yaml
 
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.fleet.plan import FleetPlan
+from ttsfleet_operator.manifests.names import config_map_name, deployment_name, service_selector
 from ttsfleet_operator.status.conditions import Verdict, is_assumed, judge
 from ttsfleet_operator.status.observed import ObservedFleet
 from ttsfleet_operator.status.reasons import clip
 from ttsfleet_operator.status.size import fit
-from ttsfleet_operator.status.views import ClassView, FleetView, engine_config_map, view_fleet
+from ttsfleet_operator.status.views import ClassView, FleetView, view_fleet
 from ttsfleet_operator.status.wire import Raw, count, items, part, text, write_time
 
 MAX_SUMMARY = 128
@@ -54,7 +55,7 @@ def build_status(
 
 def selector(service: str) -> str:
     """The label selector of all pods of a service, as the scale subresource gives it."""
-    return f"app.kubernetes.io/name=ttsfleet-runtime,ttsfleet.dev/service={service}"
+    return ",".join(f"{label}={value}" for label, value in service_selector(service).items())
 
 
 def _generation(service: TTSService, observed: ObservedFleet, previous: Raw) -> int:
@@ -99,8 +100,8 @@ def _class(service: TTSService, one: ClassView) -> dict[str, Any]:
         "pendingPlanHash": decision.pending.hash if decision.pending is not None else "",
         "desired": one.desired,
         "ready": one.ready,
-        "deployment": f"{service.name}-{one.name}" if decision.bundle is not None else "",
-        "engineConfigMap": engine_config_map(service.name, one.name, plan_hash) if plan_hash else "",
+        "deployment": deployment_name(service.name, one.name) if decision.bundle is not None else "",
+        "engineConfigMap": config_map_name(service.name, one.name, plan_hash) if plan_hash else "",
     }
     if decision.bundle is not None:
         status["plan"] = plan_summary(decision.bundle.engine_yaml)

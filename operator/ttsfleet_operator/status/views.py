@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.fleet.plan import ClassDecision, FleetPlan
+from ttsfleet_operator.manifests.names import config_map_name
 from ttsfleet_operator.status.deployments import Rollout, read_rollout
 from ttsfleet_operator.status.observed import ObservedClass, ObservedFleet
 from ttsfleet_operator.status.pods import diagnose, has_model, is_fetching, is_live, is_scheduled, model_digest
@@ -195,11 +196,7 @@ def _is_current(
 
 
 def _engine_map(service: TTSService, decision: ClassDecision) -> str:
-    return engine_config_map(service.name, decision.name, decision.bundle.hash) if decision.bundle else ""
-
-
-def engine_config_map(service: str, class_name: str, plan_hash: str) -> str:
-    return f"{service}-{class_name}-{plan_hash}"
+    return config_map_name(service.name, decision.name, decision.bundle.hash) if decision.bundle else ""
 
 
 def _plan_of(service: TTSService, decision: ClassDecision, deployment: Raw) -> str:
