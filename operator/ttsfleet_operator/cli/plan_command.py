@@ -71,8 +71,8 @@ def _plan_for_cluster(fleet: FleetPlan, as_json: bool) -> int:
 
 def _decision_notes(decision: ClassDecision) -> list[str]:
     """Replicas and nodes of a class in a sentence, and what the plan of the class does not say itself."""
-    nodes = "" if decision.matching_nodes is None else f"; {decision.matching_nodes} nodes match"
-    notes = [f"class {decision.name}: {decision.desired} replicas{nodes}"]
+    nodes = "" if decision.matching_nodes is None else f", matching nodes {decision.matching_nodes}"
+    notes = [f"class {decision.name}: replicas {decision.desired}{nodes}"]
     known = decision.plan.problem if decision.plan is not None else None
     if decision.problem is not None and decision.problem != known:
         notes.append(f"{decision.problem.reason}: {decision.problem.message}")
