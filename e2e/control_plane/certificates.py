@@ -97,11 +97,9 @@ def write_signing_key(folder: Path, name: str) -> KeyPair:
     return KeyPair(public, _write_key(folder / f"{name}.key", key))
 
 
-def write_kubeconfig(path: Path, server: str, authority: Path, client: KeyPair | None) -> Path:
-    """Writes a kubeconfig with everything inside; without a client certificate it is anonymous."""
-    user = {}
-    if client:
-        user = {"client-certificate-data": _encoded(client.certificate), "client-key-data": _encoded(client.key)}
+def write_kubeconfig(path: Path, server: str, authority: Path, client: KeyPair) -> Path:
+    """Writes a kubeconfig with everything inside."""
+    user = {"client-certificate-data": _encoded(client.certificate), "client-key-data": _encoded(client.key)}
     document = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -106,7 +106,7 @@ class Proxy:
         self._listener = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls))
         self.port: int = self._listener.sockets[0].getsockname()[1]
         self.kubeconfig = write_kubeconfig(
-            folder / f"proxy-{self.port}.kubeconfig", f"https://127.0.0.1:{self.port}", authority, None
+            folder / f"proxy-{self.port}.kubeconfig", f"https://127.0.0.1:{self.port}", authority, client
         )
 
     def stop(self) -> None:
@@ -216,8 +216,8 @@ class Proxy:
         finally:
             for end in (writer, upstream[1] if upstream else None):
                 if end:
+                    await _close(end)
                     self._connections.discard(end)
-                    end.transport.abort()
 
     async def _pass_on(
         self,
@@ -305,6 +305,14 @@ class Proxy:
                 self._kills.remove(kill)
                 kill.at = request
                 kill.happened.set()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Lets what was written arrive, but waits no longer than a moment for a peer that does not read."""
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        await asyncio.wait_for(writer.wait_closed(), timeout=2)
+    writer.transport.abort()
 
 
 async def _made(make: Callable[[], T]) -> T:
