@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ttsfleet_operator.status.reasons import Finding, Reason, Urgency, clip, say
 from ttsfleet_operator.status.views import ClassView, FleetView
-from ttsfleet_operator.status.wire import Raw
+from ttsfleet_operator.status.wire import Raw, text
 
 Status: TypeAlias = Literal["True", "False", "Unknown"]
 
@@ -34,13 +34,8 @@ class Verdict(NamedTuple):
 def judge(view: FleetView, previous: Mapping[str, Raw]) -> list[Verdict]:
     """All conditions, in their order. `previous` has those of the last status by type."""
     ready = _ready(view, previous.get("Ready", {}))
-    verdicts = [
-        ready,
-        _model(view, previous.get("ModelReady", {})),
-        _profile(view),
-        _scheduled(view),
-        _available(view),
-    ]
+    model, scheduled = _model(view, previous.get("ModelReady", {})), _scheduled(view, previous.get("Scheduled", {}))
+    verdicts = [ready, model, _profile(view), scheduled, _available(view)]
     stalled = _stalled(view)
     verdicts += [one for one in (_reconciling(view) if stalled is None else stalled,) if one is not None]
     degraded = _degraded(view) if ready.status != "Unknown" else _conflict(view)
@@ -93,6 +88,9 @@ def _model(view: FleetView, previous: Raw) -> Verdict:
     failed = _first_of(view, _FETCH)
     if failed is not None:
         return Verdict(kind, "False", failed.reason, failed.message)
+    kept = _kept(view, kind, previous)
+    if kept is not None:
+        return kept
     if any(one.fetching for one in view.classes):
         return Verdict(kind, "False", Reason.FETCHING, say(Reason.FETCHING))
     return Verdict(kind, "Unknown", Reason.STARTING, _count(view, Reason.STARTING))
@@ -122,16 +120,29 @@ def is_assumed(one: ClassView) -> bool:
     return one.decision.hardware_class.gpu is not None and plan is not None and plan.site.assumed
 
 
-def _scheduled(view: FleetView) -> Verdict:
+def _scheduled(view: FleetView, previous: Raw) -> Verdict:
     kind = "Scheduled"
     if view.wanted == 0:
         return Verdict(kind, "True", Reason.NOTHING_WANTED, say(Reason.NOTHING_WANTED))
     failed = _first_of(view, _PLACING)
     if failed is not None:
         return Verdict(kind, "False", failed.reason, failed.message)
-    if view.placed == 0 or any(one.unscheduled and one.desired for one in view.classes):
+    kept = _kept(view, kind, previous)
+    if kept is not None:
+        return kept
+    if view.placed == 0 or any((one.unscheduled or one.blind) and one.desired for one in view.classes):
         return Verdict(kind, "Unknown", Reason.SCHEDULING, say(Reason.SCHEDULING))
     return Verdict(kind, "True", Reason.ALL_SCHEDULED, say(Reason.ALL_SCHEDULED))
+
+
+def _kept(view: FleetView, kind: str, previous: Raw) -> Verdict | None:
+    """The condition as it was, while pods were not looked at. A "False" was a finding: findings are remembered."""
+    known = next((reason for reason in Reason if reason.value == previous.get("reason")), None)
+    blind = any(one.blind and one.desired for one in view.classes)
+    if not blind or known in (None, Reason.NOTHING_WANTED) or previous.get("status") not in ("True", "Unknown"):
+        return None
+    status: Status = "True" if previous["status"] == "True" else "Unknown"
+    return Verdict(kind, status, known, text(previous, "message"))
 
 
 def _available(view: FleetView) -> Verdict:

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # The operator acts on nothing, or not on everything.
     NAME_CONFLICT = "NameConflict"
     VERSION_SKEW = "VersionSkew"
+    INVALID_SPEC = "InvalidSpec"
     # No plan.
     INVALID_PLAN = "InvalidPlan"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -204,6 +205,9 @@ ENTRIES: dict[Reason, Entry] = {
     Reason.VERSION_SKEW: _decided(
         "runtime {image} cannot be run by operator {release}",
         "set spec.runtime.image to an image of the operator's release, or leave it empty; or upgrade the operator",
+    ),
+    Reason.INVALID_SPEC: _decided(
+        "{message}", "correct the fields that the message names; the definition in the cluster may be an older one"
     ),
     Reason.INVALID_PLAN: _decided("{message}", "change the values that the message names"),
     Reason.OUT_OF_MEMORY: _decided(

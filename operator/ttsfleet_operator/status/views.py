@@ -20,7 +20,7 @@ from ttsfleet_operator.status.reasons import (
     finding,
     of_plan,
 )
-from ttsfleet_operator.status.wire import Raw, items, part, read_time, text
+from ttsfleet_operator.status.wire import Raw, count, items, part, read_time, text
 
 DEFAULT_PROGRESS_DEADLINE_SECONDS = 3600
 
@@ -41,12 +41,14 @@ class ClassView:
 
     current: its Deployment runs the plan that shall run, with the wanted replicas, all available
     refusal: the plan's problem; findings: all that hinders, the plan's problem among it
+    blind: it is not current, and its pods were not listed: what is not known stays as it was
     """
 
     decision: ClassDecision
     rollout: Rollout
     exists: bool
     current: bool
+    blind: bool
     refusal: Finding | None
     findings: tuple[Finding, ...]
     problem: ClassProblem | None
@@ -164,13 +166,17 @@ def _view_class(
     live = [pod for pod in seen.pods if is_live(pod)]
     current = _is_current(service, decision, observed, seen, rollout)
     refusal = None if decision.problem is None else of_plan(decision.problem, decision.name)
+    blind = not current and not seen.pods_listed
     found = [*([refusal] if refusal is not None else []), *_findings(service, decision, observed, seen, rollout)]
+    if blind:
+        found += _remembered(previous)
     hindering = [one for one in found if not current or one.reason.urgency is not Urgency.WAIT]
     return ClassView(
         decision=decision,
         rollout=rollout,
         exists=seen.deployment is not None,
         current=current,
+        blind=blind,
         refusal=refusal,
         findings=tuple(hindering),
         problem=_worst(service, found, previous, now),
@@ -224,6 +230,14 @@ def _findings(
     return found
 
 
+def _remembered(previous: Raw) -> list[Finding]:
+    """The problem of pods in the last status, once per pod: it holds until the pods are looked at again."""
+    known = [reason for reason in Reason if reason.value == previous.get("reason")]
+    if not known or not _is_of_pods(known[0]):
+        return []
+    return [Finding(known[0], text(previous, "message"))] * max(1, count(previous, "pods"))
+
+
 def _worst(service: TTSService, found: list[Finding], previous: Raw, now: datetime) -> ClassProblem | None:
     """The first by rank. One that lasts keeps its `since`."""
     if not found:
@@ -235,14 +249,14 @@ def _worst(service: TTSService, found: list[Finding], previous: Raw, now: dateti
     since = min(since, now)
     return ClassProblem(
         finding=worst,
-        pods=len(same) if _is_of_pods(worst) else 0,
+        pods=len(same) if _is_of_pods(worst.reason) else 0,
         since=since,
         stuck=now - since >= _patience(service, worst.reason),
     )
 
 
-def _is_of_pods(one: Finding) -> bool:
-    return Reason.INVALID_IMAGE_NAME.rank <= one.reason.rank <= Reason.EVICTED.rank
+def _is_of_pods(reason: Reason) -> bool:
+    return Reason.INVALID_IMAGE_NAME.rank <= reason.rank <= Reason.EVICTED.rank
 
 
 def _patience(service: TTSService, reason: Reason) -> timedelta:

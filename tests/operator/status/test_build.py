@@ -656,3 +656,36 @@ def test_message_names_the_class_once(fleet: Any) -> None:
     status = fleet.status(plan=plan, observed=fleet.observed(fleet.deployment(3, 0)))
     assert condition(status, "Scheduled")["message"] == "class ada: no node offers nvidia.com/gpu"
     assert status["classes"][0]["problem"]["message"] == "no node offers nvidia.com/gpu"
+
+
+def unlisted(fleet: Any, deployment: Any) -> Any:
+    """The class while its pods were not listed: in the first seconds, and after the operator's restart."""
+    observed = fleet.observed(deployment)
+    return replace(observed, classes={"ada": replace(observed.classes["ada"], pods_listed=False)})
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(lambda fleet: fleet.waiting_pod("ErrImagePull"), id="image"),
+        pytest.param(lambda fleet: fleet.fetch_failed(11), id="fetch"),
+        pytest.param(lambda fleet: fleet.pending_pod(NO_GPU), id="no device"),
+        pytest.param(lambda fleet: fleet.waiting_pod("PodInitializing"), id="no problem"),
+    ],
+)
+def test_restarted_operator_changes_no_status_before_it_looked(fleet: Any, pod: Callable[[Any], Any]) -> None:
+    deployment = fleet.deployment(3, 0)
+    before = seen(fleet, deployment, *([pod(fleet)] * 3))
+    after = fleet.status(observed=unlisted(fleet, deployment), previous=before, later=5)
+    assert after == before
+
+
+def test_nothing_is_said_of_pods_that_were_not_looked_at(fleet: Any) -> None:
+    first = fleet.status(observed=fleet.observed(None))
+    status = fleet.status(observed=unlisted(fleet, fleet.deployment(3, 0)), previous=first)
+    assert told(status, "ModelReady", "Scheduled") == ["ModelReady=Unknown/Starting", "Scheduled=Unknown/Scheduling"]
+
+
+def test_remembered_problem_ends_with_the_trouble(fleet: Any) -> None:
+    before = seen(fleet, fleet.deployment(3, 0), fleet.waiting_pod("ErrImagePull"))
+    assert "problem" not in fleet.status(observed=unlisted(fleet, fleet.deployment()), previous=before)["classes"][0]
