@@ -36,6 +36,7 @@ class OperatorProcess:
             "KUBECONFIG": str(kubeconfig),
             "POD_NAME": name,
         }
+        self._last_log = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ttsfleet_operator.operator_main"],
             env=environment,
@@ -53,7 +54,9 @@ class OperatorProcess:
         return self._process.poll() is None
 
     def log(self) -> str:
-        """Everything that it has written."""
+        """Everything that it has written; also after its end."""
+        if self._log.closed:
+            return self._last_log
         return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
 
     def answer(self, path: str) -> tuple[int, str]:
@@ -95,5 +98,6 @@ class OperatorProcess:
                 self._process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._last_log = self.log()
         self._log.close()
         Path(self._log.name).unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from ttsfleet_operator.api.gpu_profile import TTSGPUProfile
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.cluster.children import config_map_names, is_owned
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
@@ -29,7 +28,7 @@ from ttsfleet_operator.fleet.bundle import (
 )
 from ttsfleet_operator.fleet.nodes import NodeFacts
 from ttsfleet_operator.fleet.settings import ConfigMapKey, References, referenced_keys
-from ttsfleet_operator.profiles import Profile, ProfileTable, builtin_profiles
+from ttsfleet_operator.profiles import ProfileObject, ProfileTable, builtin_profiles
 from ttsfleet_operator.status.deployments import read_rollout
 from ttsfleet_operator.status.observed import ObservedClass
 from ttsfleet_operator.surge import WITH_SURGE, SurgeDecision, decide_surge
@@ -38,7 +37,7 @@ PAUSED = "ttsfleet.dev/paused"
 TROUBLE_AFTER_SECONDS = 3.0
 REFERENCES_EVERY_SECONDS = 60.0
 
-View: TypeAlias = ClusterView[NodeFacts, Profile | None]
+View: TypeAlias = ClusterView[NodeFacts, ProfileObject]
 
 
 @dataclass(frozen=True)
@@ -187,17 +186,9 @@ class Observer:
     def _profile_table(self) -> ProfileTable:
         profiles = self._view.profiles
         if self._table[0] != profiles.revision:
-            rows = [row for row in profiles if row is not None]
+            rows = [one.row for one in profiles if one.row is not None]
             self._table = (profiles.revision, builtin_profiles().extended(rows))
         return self._table[1]
-
-
-def read_profile(raw: Manifest) -> Profile | None:
-    """The sizing row of a TTSGPUProfile; None for one that is no valid row (the API server refuses most)."""
-    try:
-        return Profile.model_validate(TTSGPUProfile.model_validate(raw, strict=False).row())
-    except ValueError:
-        return None
 
 
 def _running_class(

@@ -19,7 +19,7 @@ import kopf
 from kubernetes.aio.config.config_exception import ConfigException
 
 from ttsfleet_operator.cluster.api_errors import APIError
-from ttsfleet_operator.cluster.client import KubernetesClient, connect
+from ttsfleet_operator.cluster.client import KubernetesClient, Manifest, connect
 from ttsfleet_operator.cluster.http_endpoint import HealthEndpoint
 from ttsfleet_operator.cluster.kinds import MANAGED_SELECTOR, Kind
 from ttsfleet_operator.cluster.lease import LeaderElection, LeaseSettings
@@ -30,10 +30,10 @@ from ttsfleet_operator.cluster.work_queue import WorkQueue
 from ttsfleet_operator.errors import UsageError
 from ttsfleet_operator.fleet.nodes import NodeFacts, read_node
 from ttsfleet_operator.handlers import build_registry, kopf_settings
-from ttsfleet_operator.observe import View, read_profile
+from ttsfleet_operator.observe import View
 from ttsfleet_operator.operator_metrics import OperatorMetrics
 from ttsfleet_operator.operator_settings import LEASE_NAME, OperatorSettings, read_settings
-from ttsfleet_operator.profiles import Profile
+from ttsfleet_operator.profiles import ProfileObject, read_profile_object
 from ttsfleet_operator.reconcile import Reconciler
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class Operator:
         self._settings = settings
         self._client = client
         self._metrics = OperatorMetrics()
-        self._view: View = ClusterView[NodeFacts, Profile | None](
+        self._view: View = ClusterView[NodeFacts, ProfileObject](
             settings.namespaces,
             read_node if settings.read_nodes else None,
-            read_profile,
+            _read_profile,
             lambda key: self._queue.add(key, EVENT_DELAY_SECONDS),
             lambda: self._enqueue_all(ALL_DELAY_SECONDS),
         )
@@ -176,6 +176,13 @@ class Operator:
             versions=lambda: self._view.versions(kind),
             relist=lambda: self._view.relist(self._client, kind),
         )
+
+
+def _read_profile(raw: Manifest) -> ProfileObject:
+    result = read_profile_object(raw)
+    if result.error:
+        logger.warning("%s; the row is left out", result.error)
+    return result
 
 
 async def _guarded(job: Callable[[], Awaitable[None]]) -> None:

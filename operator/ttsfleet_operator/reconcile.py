@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ttsfleet_operator.api.manifest import parse_service
+from ttsfleet_operator.cluster.api_errors import NamespaceEndsError
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
 from ttsfleet_operator.cluster.kinds import SCALERS
 from ttsfleet_operator.cluster.stores import ObjectKey
@@ -78,7 +79,10 @@ class Reconciler:
                 return None
             seen = await self._observer.observe(service, raw)
             plan = self._plan(seen)
-            outcome = await self._apply(seen, plan)
+            try:
+                outcome = await self._apply(seen, plan)
+            except NamespaceEndsError:
+                return None
             return await self._report(seen, plan, outcome)
 
     def recheck(self) -> None:

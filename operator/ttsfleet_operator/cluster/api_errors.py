@@ -45,6 +45,10 @@ class ForbiddenError(APIError):
     """RBAC, an admission policy or a quota says no (401, 403)."""
 
 
+class NamespaceEndsError(ForbiddenError):
+    """The namespace is being deleted: nothing can be created in it, and nothing needs to be."""
+
+
 class UnavailableError(APIError, RetryAfter):
     """No answer, a 5xx, or a 429: later, in `seconds` if the server said so."""
 
@@ -63,6 +67,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         return kind(status, reason, message)
     if status == 410:
         return ExpiredError(status, reason, message)
+    if status == 403 and "because it is being terminated" in message:
+        return NamespaceEndsError(status, reason, message)
     if status in (401, 403):
         return ForbiddenError(status, reason, message)
     if status == 429 or status >= 500:

@@ -17,6 +17,7 @@ from ttsfleet_operator.cluster.api_errors import (
     ConflictError,
     ForbiddenError,
     InvalidError,
+    NamespaceEndsError,
     UnavailableError,
 )
 from ttsfleet_operator.cluster.children import Standing, compare, config_map_names, is_owned, standing, to_create
@@ -74,13 +75,15 @@ class ChildWriter:
         self._kept_maps: dict[ObjectKey, object] = {}
 
     async def apply(self, service: ObjectKey, manifests: Iterable[Manifest]) -> Outcome:
-        """Bring every child to what is wanted, in order. Raises UnavailableError."""
+        """Bring every child to what is wanted, in order. Raises UnavailableError, NamespaceEndsError."""
         outcome = Outcome()
         for desired in manifests:
             kind = kind_of(desired)
             name = f"{kind.name}/{desired['metadata']['name']}"
             try:
                 await self._apply_one(service, kind, desired, name, outcome)
+            except NamespaceEndsError:
+                raise
             except (InvalidError, ForbiddenError) as error:
                 logger.warning("%s: %s is refused: %s", service, name, error)
                 outcome.refusals.append(f"{name}: {error.message}")
