@@ -85,6 +85,7 @@ def smallest(variants: list[Profile]) -> Profile:
     return min(tied, key=lambda row: (-row.priority, row.memory_mib, row.name))
 
 
+@functools.lru_cache(maxsize=4096)
 def normalised(product: str) -> str:
     """A product label without what differs between sources: case, blanks, vendor words, `-SHARED`."""
     text = "-".join(product.strip().lower().replace("_", "-").split())

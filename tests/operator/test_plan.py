@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 
 from ttsfleet_operator.api.manifest import parse_services
 from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.engine_config import Placement, engine_values
 from ttsfleet_operator.machine import GPUDevice, Machine
 from ttsfleet_operator.plan import ClassPlan, Origin, plan_class
 from ttsfleet_operator.profiles import builtin_profiles
@@ -295,3 +297,12 @@ def test_cpu_request_bounds_the_cores(cpu: str, cores: int) -> None:
     site = site_of_machine(asked, asked.spec.hardware.classes[0], TABLE, Machine(8, 16384))
     assert site is not None
     assert site.cores == cores
+
+
+def test_engine_yaml_has_the_same_bytes_with_either_writer_of_yaml() -> None:
+    options = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True}
+    for row in TABLE.rows:
+        site = cpu_site(TABLE, 4, 16384) if row.name == "cpu" else site_of_product(TABLE, row.name)
+        asked = service(kind="cpu" if row.name == "cpu" else "gpu")
+        values = engine_values(asked, plan(asked, site), Placement("/models/ünï: cödé #1"))
+        assert yaml.dump(values, Dumper=yaml.CSafeDumper, **options) == yaml.safe_dump(values, **options)

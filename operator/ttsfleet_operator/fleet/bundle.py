@@ -41,7 +41,10 @@ class PlanBundle:
 
     def engine(self) -> dict[str, object]:
         """The values of engine.yaml by dotted name; empty when it cannot be read."""
-        loaded = yaml.load(self.engine_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        try:
+            loaded = yaml.safe_load(self.engine_yaml)
+        except yaml.YAMLError:
+            return {}
         flat: dict[str, object] = {}
         for name, value in loaded.items() if isinstance(loaded, dict) else ():
             nested = value.items() if isinstance(value, dict) else ((None, value),)

@@ -10,7 +10,7 @@ by its own memory, not by its card's row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ttsfleet_operator.api.hardware import HardwareClass
 from ttsfleet_operator.api.service import TTSService
@@ -46,7 +46,8 @@ def site_of_devices(
     if not devices:
         return site_of_profile(service, hardware_class, table)
     named = table.named(hardware_class.profile) if hardware_class.profile else None
-    sized = sorted({_sized(device, hardware_class, table, named) for device in devices})
+    kinds = {replace(device, count=1) for device in set(devices)}
+    sized = sorted({_sized(device, hardware_class, table, named) for device in kinds})
     weakest = sized[0]
     profile = named or _profile(weakest, table)
     capabilities = frozenset(one.capability for one in sized)

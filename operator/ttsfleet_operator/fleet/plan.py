@@ -116,7 +116,7 @@ class _Planner:
             automatic=rollout is not None and rollout.plan_changes == "Automatic",
             settled=nodes is None or nodes.count > 0,
         )
-        memory = self._memory_in_force(choice.bundle, plan)
+        memory = self._memory_in_force(choice.bundle, rendered, plan)
         decision = ClassDecision(
             hardware_class=hardware_class,
             plan=plan,
@@ -161,15 +161,19 @@ class _Planner:
         template = self.pod_template(self.service, plan, self.settings, self.references)
         return make_bundle(engine_yaml, template)
 
-    def _memory_in_force(self, bundle: PlanBundle | None, plan: ClassPlan | None) -> MemoryEstimate | None:
+    def _memory_in_force(
+        self, bundle: PlanBundle | None, rendered: PlanBundle | None, plan: ClassPlan | None
+    ) -> MemoryEstimate | None:
         """Of the bundle's own values, which may be older than the plan's; names it lacks are as planned today."""
         if bundle is None or plan is None:
             return None
-        planned = plan.engine()
-        stored = bundle.engine()
-        in_force = {name: stored.get(name, value) for name, value in planned.items()}
-        if in_force == planned:
+        if rendered is not None and rendered.engine_yaml == bundle.engine_yaml:
             return plan.memory
+        stored = bundle.engine()
+        in_force = {
+            name: stored[name] if type(stored.get(name)) is type(value) else value
+            for name, value in plan.engine().items()
+        }
         return estimate_memory(self.service, plan.shape, plan.site, in_force)
 
 
