@@ -45,6 +45,8 @@ fmt: install-dev ## format the code and mend what can be mended
 
 docs: install-dev ## write the generated documents
 	$(BIN)/python -m ttsfleet_runtime.config.table > docs/engine-parameters.md
+	$(BIN)/python -m ttsfleet_operator.api.crd
+	$(BIN)/python -m ttsfleet_operator.api.reference > docs/ttsservice.md
 
 chart-docs: install-dev ## write what is generated around the chart (CRDs, table of values, manifests without Helm)
 	$(BIN)/python charts/generate.py

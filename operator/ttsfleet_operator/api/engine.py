@@ -83,7 +83,8 @@ class EngineOverrides(GuideStruct):
     kv_cache_mode: KVCacheMode | None = None
     """Form of the KV cache; int8 doubles the positions that fit. Absent = none (16 bit)."""
     enable_kv_cache_quant: bool | None = None
-    """Older switch for kv_cache_mode: true means int8. Prefer kv_cache_mode; a contradiction is refused."""
+    """Older switch for kv_cache_mode: true means int8. A contradiction is refused. Absent = what kv_cache_mode
+    says."""
     max_total_token_num: Annotated[int, Field(ge=256, le=16_777_216)] | None = None
     """Positions in the KV cache of one LLM engine, all its sequences together. Absent = planned, lowered until the
     plan fits the GPU's memory."""

@@ -62,9 +62,10 @@ class GPUProfileSpec(Struct):
     )
 
     products: Annotated[tuple[Product, ...], Field(max_length=64)] = ()
-    """Values of the node label nvidia.com/gpu.product that this row covers, e.g. NVIDIA-GeForce-RTX-4090."""
+    """Values of the node label nvidia.com/gpu.product that this row covers, e.g. NVIDIA-GeForce-RTX-4090.
+    Absent = it is found by its aliases and name alone."""
     aliases: Annotated[tuple[Product, ...], Field(max_length=64)] = ()
-    """Other spellings: labels of other platforms, and what people type."""
+    """Other spellings: labels of other platforms, and what people type. Absent = none."""
     memory_mib: Annotated[int, Field(ge=0, le=16_777_216)] = Field(alias="memoryMiB")
     """Memory of the device in MiB as its driver reports it; of two rows for one product the nearest wins. 0 only in
     the row cpu."""

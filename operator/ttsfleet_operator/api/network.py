@@ -81,7 +81,7 @@ class LabelSelectorRequirement(Struct):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared with values."""
     values: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = ()
-    """Values for In and NotIn."""
+    """Values for In and NotIn; absent for the other operators."""
 
 
 class LabelSelector(Struct):
@@ -90,7 +90,7 @@ class LabelSelector(Struct):
     match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
     """Labels with exactly these values."""
     match_expressions: Annotated[tuple[LabelSelectorRequirement, ...], Field(max_length=8)] = ()
-    """Conditions that must all hold."""
+    """Conditions that must all hold. Absent = none."""
 
 
 def _outside(block: IPBlock) -> Mapping[str, object] | None:
@@ -127,7 +127,7 @@ class IPBlock(Struct):
     cidr: CIDR
     """The range, e.g. 10.0.0.0/8."""
     except_: Annotated[tuple[CIDR, ...], Field(max_length=16)] = Field(default=(), alias="except")
-    """Parts of the range that are left out."""
+    """Parts of the range that are left out. Absent = none."""
 
 
 def _mixed_peer(peer: NetworkPolicyPeer) -> Mapping[str, object] | None:
@@ -156,13 +156,14 @@ class NetworkPolicyPeer(Struct):
 
 
 class NetworkPolicySpec(Struct):
-    """The NetworkPolicy of the pods. Without it clients from everywhere reach the API port, and link-local addresses
-    and the API server are out of the pods' reach."""
+    """The NetworkPolicy of the pods. Link-local addresses (a cloud's metadata) and the API server are always out of
+    their reach."""
 
     ingress_from: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=16)] = ()
     """Who may call the API. Absent or empty = everyone."""
     egress_to: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=16)] = ()
-    """Where the pods may connect to, beside DNS. Absent or empty = what a model fetch needs."""
+    """Where the pods may connect to beside name resolution and what a model fetch needs (https, the ports of
+    endpoints and proxies). Absent or empty = nowhere else."""
 
 
 class ServiceSpec(Struct):

@@ -54,11 +54,11 @@ class ResourceRequests(Struct):
     """Quantities of compute resources. The GPU is not among them: the class requests one device itself."""
 
     cpu: CoresQuantity | None = None
-    """CPU cores, e.g. 8, "0.5" or 500m."""
+    """CPU cores, e.g. 8, "0.5" or 500m. Absent = planned, see requests and limits."""
     memory: BytesQuantity | None = None
-    """Memory, e.g. 16Gi."""
+    """Memory, e.g. 16Gi. Absent = planned, see requests and limits."""
     ephemeral_storage: BytesQuantity | None = Field(default=None, alias="ephemeral-storage")
-    """Local disk for logs, temporary files and an emptyDir model cache, e.g. 20Gi."""
+    """Local disk for logs, temporary files and an emptyDir model cache, e.g. 20Gi. Absent = none."""
 
 
 def _within_limit(wire: str, attribute: str) -> Rule:
@@ -109,12 +109,14 @@ class ResourcesSpec(Struct):
     )
 
     requests: ResourceRequests | None = None
-    """What the scheduler reserves for a pod. requests.cpu also sets the number of cores that the plan counts on.
-    Absent values = the operator's defaults, which status and the Deployment show."""
+    """What the scheduler reserves for a pod. requests.cpu is also the number of cores that the plan counts on. Absent
+    values = the limit where one is given, else the operator's: two cores per worker, and 8Gi (one worker) or 16Gi of
+    memory; for the CPU class one core and the estimated memory."""
     limits: ResourceRequests | None = None
-    """What a pod may use at most. Absent values = no limit for CPU, the operator's default for memory."""
+    """What a pod may use at most. Absent values = none where a request is given, else the operator's: no limit for
+    CPU, and twice its memory request."""
     shared_memory: PositiveBytesQuantity | None = None
-    """Size of /dev/shm, memory-backed; counts towards limits.memory. Absent = the operator's default."""
+    """Size of /dev/shm, memory-backed; counts towards limits.memory. Absent = 4Gi, and 1Gi for the CPU class."""
     omp_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """OpenMP threads of every stage process (OMP_NUM_THREADS). Absent = planned per stage from the cores."""
     nccl_ib_disable: bool | None = Field(default=None, alias="ncclIBDisable")
@@ -131,7 +133,7 @@ class DrainSpec(Struct):
 
     max_stream_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     """Seconds that running streams get to end after a pod was told to stop; the pod's grace period follows.
-    Absent = 30, the runtime's default."""
+    Absent = server.timeout, or 300: no stream is cut."""
 
 
 class RolloutSpec(Struct):
@@ -167,7 +169,7 @@ class RuntimeSpec(Struct):
     image: Annotated[str, StringConstraints(pattern=IMAGE_OR_EMPTY, max_length=512)] = ""
     """Runtime image. Absent or empty = the one of the operator's release."""
     image_pull_secrets: Annotated[tuple[LocalObjectRef, ...], Field(max_length=16), ListMap()] = ()
-    """Secrets for pulling the image, told apart by name."""
+    """Secrets for pulling the image, told apart by name. Absent = those of the service account."""
 
 
 def _exists_with_value(toleration: Toleration) -> Mapping[str, object] | None:
@@ -211,7 +213,7 @@ class Toleration(Struct):
     operator: Literal["Equal", "Exists"] = "Equal"
     """Equal compares the value, Exists does not. Absent = Equal."""
     value: LabelValue = ""
-    """Value of the taint, for operator Equal."""
+    """Value of the taint, for operator Equal. Absent = the empty value."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Effect of the taint. Absent or empty = every effect."""
     toleration_seconds: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -230,7 +232,7 @@ class PodSpec(Struct):
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
     """Labels that a node must have, beside those of the hardware class."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
-    """Taints that the pods tolerate, beside that of the device's resource name."""
+    """Taints that the pods tolerate, beside that of the device's resource name. Absent = no more."""
     labels: UserLabels = Field(default_factory=dict)
     """More labels of the pods. Keys under ttsfleet.dev/ and app.kubernetes.io/ are the operator's."""
     annotations: UserAnnotations = Field(default_factory=dict)
