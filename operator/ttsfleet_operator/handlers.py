@@ -44,7 +44,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     result.peering.standalone = True
     result.queueing.worker_limit = EVENT_WORKERS
     result.queueing.idle_timeout = 0.01
-    result.scanning.disabled = bool(settings.watch_namespaces)
+    result.scanning.disabled = True  # it would list CRDs and namespaces, which the chart does not grant
     result.watching.chunk_size = 500
     result.networking.trust_env = True
     for kind in WATCHED_CHILDREN:

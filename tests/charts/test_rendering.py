@@ -286,16 +286,16 @@ def test_operator_holds_no_verb_on_what_it_must_not_touch(template: Template, va
 @pytest.mark.parametrize("values", [pytest.param({}, id="cluster-wide"), pytest.param(NAMESPACED, id="namespaced")])
 def test_operator_never_writes_to_what_users_own(template: Template, values: dict[str, Any]) -> None:
     objects = template(values)
-    assert verbs(objects, "ttsservices") == {"get", "list", "watch"}
+    assert verbs(objects, "ttsservices") == {"list", "watch"}
     assert verbs(objects, "ttsservices/status") == {"patch"}
-    assert verbs(objects, "pods") == {"get", "list"}
+    assert verbs(objects, "pods") == {"list"}
     assert verbs(objects, "horizontalpodautoscalers") == {"list"}
 
 
 def test_namespaced_mode_keeps_only_nodes_and_profiles_cluster_wide(template: Template) -> None:
     objects = template(NAMESPACED)
     cluster_wide = {(resource, verb) for _, resource, verb in rules(objects, "ClusterRole")}
-    reading = {"get", "list", "watch"}
+    reading = {"list", "watch"}
     assert cluster_wide == {(kind, verb) for kind in ("nodes", "ttsgpuprofiles") for verb in reading}
 
 

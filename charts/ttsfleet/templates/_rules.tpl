@@ -7,13 +7,17 @@ needs create and patch.
 {{- define "ttsfleet.namespacedRules" -}}
 - apiGroups: [ttsfleet.dev]
   resources: [ttsservices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [ttsfleet.dev]
   resources: [ttsservices/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [configmaps, persistentvolumeclaims, services]
+  resources: [configmaps, services]
   verbs: [get, list, watch, create, patch, delete]
+# Claims hold data: they go with their TTSService, or stay.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -30,10 +34,10 @@ needs create and patch.
 {{- end }}
 - apiGroups: [apps]
   resources: [replicasets]
-  verbs: [get, list]
+  verbs: [list]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list]
+  verbs: [list]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [list]
@@ -46,10 +50,10 @@ needs create and patch.
 {{- define "ttsfleet.clusterRules" -}}
 - apiGroups: [ttsfleet.dev]
   resources: [ttsgpuprofiles]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- if .Values.rbac.nodes }}
 - apiGroups: [""]
   resources: [nodes]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- end -}}

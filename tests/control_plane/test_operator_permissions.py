@@ -1,0 +1,153 @@
+"""The operator with nothing but what the chart grants: it works, and is refused nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control_plane import binaries
+from control_plane.audit import AuditEvent
+from control_plane.helm_release import HelmRelease
+from control_plane.plane import ControlPlane
+from control_plane.processes import free_ports
+from control_plane.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "ttsfleet"
+NAMESPACE = "ttsfleet-system"
+USER = f"system:serviceaccount:{NAMESPACE}:ttsfleet"
+SERVICE = {
+    "apiVersion": "ttsfleet.dev/v1alpha1",
+    "kind": "TTSService",
+    "metadata": {"name": "narrator", "namespace": "speech"},
+    "spec": {
+        "replicas": 2,
+        "model": {"source": {"builtin": {"name": "tiny-en"}}, "cache": {"claim": {"size": "1Gi"}}},
+        "hardware": {"classes": [{"name": "cpu", "cpu": {}}, {"name": "spare", "cpu": {}}]},
+    },
+}
+
+
+@pytest.fixture(params=[pytest.param([], id="cluster-wide"), pytest.param(["speech"], id="namespaced")])
+def release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HelmRelease]:
+    """The chart, cluster-wide and for one namespace, each on a control plane of its own."""
+    if os.environ.get("E2E_KUBECONFIG"):
+        pytest.skip("reads the audit log of a control plane of our own")
+    if binaries.missing(("helm",)):
+        pytest.skip(f"not built: helm; build with `{binaries.BUILD_COMMAND}`")
+    with ControlPlane.started() as plane:
+        for name in (NAMESPACE, "speech"):
+            plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        release = HelmRelease(plane, tmp_path, "ttsfleet", NAMESPACE)
+        release.upgrade(CHART, values={"watchNamespaces": request.param})
+        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield release
+
+
+@pytest.fixture
+def operator(release: HelmRelease, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The operator's process with the environment of the chart's Deployment and its service account's rights."""
+    plane = release.cluster
+    assert isinstance(plane, ControlPlane)
+    metrics, health = free_ports(2)
+    environment = {
+        **os.environ,
+        **environment_of(release),
+        "TTSFLEET_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
+        "TTSFLEET_HEALTH_ADDRESS": f"127.0.0.1:{health}",
+        "KUBECONFIG": str(plane.kubeconfig_for_service_account(NAMESPACE, "ttsfleet")),
+    }
+    with (tmp_path / "operator.log").open("wb") as log:
+        command = [sys.executable, "-m", "ttsfleet_operator.operator_main"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def environment_of(release: HelmRelease) -> dict[str, str]:
+    deployment = next(one for one in release.objects() if one["kind"] == "Deployment")
+    fixed = {"metadata.name": "ttsfleet-0", "metadata.namespace": NAMESPACE}
+    variables: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {
+        one["name"]: one["value"] if "value" in one else fixed[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        for one in variables
+    }
+
+
+def cpu_class(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "cpu": {}, **settings}
+
+
+def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
+    release: HelmRelease, operator: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    plane = release.cluster
+    assert isinstance(plane, ControlPlane)
+    log = tmp_path / "operator.log"
+
+    def happens(check: Callable[[], object], what: str) -> None:
+        def running_and_true() -> bool:
+            if operator.poll() is not None:
+                raise RuntimeError(log.read_text()[-3000:])
+            return bool(check())
+
+        eventually(running_and_true, what, within=60)
+
+    def used() -> set[tuple[str, str]]:
+        return {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.resource}
+
+    def classes(*given: dict[str, Any]) -> None:
+        patch = json.dumps({"spec": {"hardware": {"classes": given}}})
+        plane.kubectl("patch", "ttsservice", "narrator", "-n", "speech", "--type=merge", "-p", patch)
+
+    def deployment(name: str) -> Any:
+        return plane.find("deployment", f"narrator-{name}", "speech")
+
+    def maps() -> int:
+        return len(plane.get("configmaps", namespace="speech", selector="ttsfleet.dev/class=cpu"))
+
+    plane.apply(SERVICE)
+    happens(lambda: deployment("cpu") and deployment("spare"), "both Deployments")
+    happens(lambda: ("pods", "list") in used(), "a look at the pods that do not run")
+    plane.kubectl("delete", "deployment", "narrator-cpu", "-n", "speech")
+    happens(lambda: deployment("cpu"), "the Deployment that was deleted by hand")
+    classes(cpu_class("cpu"))
+    happens(lambda: not deployment("spare"), "the end of a class that left the spec")
+    classes(cpu_class("cpu", engine={"cache_capacity": 7}))
+    happens(lambda: maps() == 2, "the new plan beside the old one, which can be rolled back to")
+    happens(lambda: ("replicasets", "list") in used(), "a look at who uses the old plan")
+    plane.kubectl("scale", "deployment", "narrator-cpu", "-n", "speech", "--replicas=5")
+    happens(lambda: ("horizontalpodautoscalers", "list") in used(), "a search for the foreign scaler")
+    happens(lambda: ("leases", "update") in used(), "a renewal of the Lease")
+
+    refused = {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.code == 403}
+    assert refused == set(), log.read_text()[-3000:]
+    unused = granted(release.objects()) - used() - {(kind, "create") for kind, verb in used() if verb == "patch"}
+    assert unused == {(kind, "delete") for kind in RARELY_DELETED} | {(MONITORS, verb) for verb in MONITOR_VERBS}
+
+
+RARELY_DELETED = ("services", "networkpolicies", "poddisruptionbudgets")  # when a spec no longer wants them
+MONITORS = "servicemonitors"  # this control plane does not have the kind
+MONITOR_VERBS = ("get", "list", "create", "patch", "delete")
+
+
+def resource_of(event: AuditEvent) -> str:
+    return f"{event.resource}/{event.subresource}" if event.subresource else event.resource
+
+
+def granted(objects: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """What the chart's roles allow the operator."""
+    roles = [one for one in objects if one["kind"] in ("ClusterRole", "Role")]
+    own = [one for one in roles if not one["metadata"]["name"].endswith(("-edit", "-view"))]
+    rules = [rule for role in own for rule in role["rules"]]
+    return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
