@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+import textwrap
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ class Cluster:
             check=False,
         )
         if answer.returncode:
-            raise CommandFailed(f"kubectl {' '.join(arguments)}", answer.returncode, answer.stdout, answer.stderr)
+            command = textwrap.shorten(f"kubectl {' '.join(arguments)}", 300, placeholder=" …")
+            raise CommandFailed(command, answer.returncode, answer.stdout, answer.stderr)
         return answer.stdout
 
     def get(self, kind: str, name: str | None = None, namespace: str | None = None, selector: str = "") -> Any:

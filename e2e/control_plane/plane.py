@@ -169,16 +169,28 @@ class ControlPlane(Cluster):
         names = [f"{prefix}-{number}" for number in range(count)]
         objects = [gpu_nodes.node(name, gpu=kind, **settings) for name in names]
         self.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        self.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *(f"node/{name}" for name in names))
+        # `kubectl wait` looks at one node after the other, which takes minutes for hundreds.
+        eventually(
+            lambda: set(names) <= self._ready_nodes(), f"{count} ready nodes", within=60 + count / 10, every=0.2
+        )
         return names
 
     def delete_nodes(self, names: Sequence[str]) -> None:
         """Deletes nodes and at once the pods on them, which nobody would end otherwise."""
         if names:
-            self.kubectl("delete", "node", "--ignore-not-found", *names)
-        for name in names:
-            selector = f"--field-selector=spec.nodeName={name}"
-            self.kubectl("delete", "pod", "-A", selector, "--grace-period=0", "--force", "--wait=false")
+            self.kubectl("delete", "node", "--ignore-not-found", "--wait=false", *names)
+        by_namespace: dict[str, list[str]] = {}
+        for pod in self.get("pods"):
+            if pod["spec"].get("nodeName") in names:
+                by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod["metadata"]["name"])
+        for namespace, pods in by_namespace.items():
+            force = ["--grace-period=0", "--force", "--wait=false", "--ignore-not-found"]
+            self.kubectl("delete", "pod", "-n", namespace, *force, *pods)
+
+    def _ready_nodes(self) -> set[str]:
+        lines = '{range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
+        pairs = (line.split() for line in self.kubectl("get", "nodes", "-o", f"jsonpath={lines}").splitlines())
+        return {pair[0] for pair in pairs if pair[1:] == ["True"]}
 
     def _start(self, name: str, arguments: list[str]) -> None:
         self.processes.start(name, [binaries.path_of(name), *arguments])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def test_nothing_is_left_running(end: str) -> None:
     eventually(lambda: not any(is_running(int(pid)) for pid in pids), "the end of all processes")
     # Nobody could remove the folder of a killed process: the next start does.
     assert Path(folder).exists() == (end == "killed")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_running(pid: int) -> bool:
