@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control_plane.cluster import Cluster
+from control_plane.plane import ControlPlane
 from ttsfleet_operator.api.manifest import parse_services
+from ttsfleet_operator.cli import main
 from ttsfleet_operator.cluster.diff import differences, shown
 from ttsfleet_operator.fleet.plan import plan_fleet
 from ttsfleet_operator.fleet.settings import FleetSettings, References, referenced_keys
@@ -17,6 +20,7 @@ from ttsfleet_operator.manifests.fleet_objects import render_fleet
 from ttsfleet_operator.manifests.pod_template import pod_template
 from ttsfleet_operator.profiles import builtin_profiles
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SETTINGS = FleetSettings(
     release="1.2.3",
     runtime_image="registry.example/runtime:1.2.3",
@@ -121,3 +125,21 @@ def test_pods_meet_the_restricted_standard_of_the_server(model: str, restricted:
         metadata = {**template["metadata"], "name": child["metadata"]["name"], "namespace": restricted}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", input=json.dumps(pod))
+
+
+def test_command_reads_the_nodes_of_a_cluster(own_control_plane: ControlPlane, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    example = EXAMPLES / "ttsservice-rtx4090.yaml"
+    names = own_control_plane.nodes("4090", 2, prefix="render")
+    try:
+        listed = tmp_path / "nodes.yaml"
+        listed.write_text(own_control_plane.kubectl("get", "nodes", "-o", "yaml"))
+        outputs = []
+        for words in (["--kubeconfig", str(own_control_plane.kubeconfig)], ["--nodes", str(listed)]):
+            assert main(["render", "-f", str(example), *words]) == 0
+            outputs.append(capsys.readouterr().out)
+    finally:
+        own_control_plane.delete_nodes(names)
+    assert outputs[0] == outputs[1]
+    assert "no nodes were given" not in outputs[0]
+    assert main(["plan", "-f", str(example), "--nodes", str(listed), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"]["ada"] >= 2
