@@ -57,7 +57,9 @@ def term_admits(term: Term, labels: Mapping[str, str]) -> bool:
 def _expressions(selector: GPUSelector, products: Sequence[str], source: LabelSource) -> list[Term]:
     expressions: list[Term] = []
     if products:
-        expressions.append({"key": source.product, "operator": "In", "values": list(products)})
+        shared = source.product == FEATURE_DISCOVERY.product  # only feature discovery appends -SHARED
+        values = [product for product in products if shared or not product.endswith("-SHARED")]
+        expressions.append({"key": source.product, "operator": "In", "values": values})
     elif source is not FEATURE_DISCOVERY:
         expressions.append({"key": source.product, "operator": "Exists"})
     if selector.memory_mib is None or not source.memory:

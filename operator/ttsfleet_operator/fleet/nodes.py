@@ -15,6 +15,7 @@ GKE, CoreWeave, Karpenter on EKS. The first source that names a product decides.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -101,7 +102,7 @@ class NodeFacts:
 def read_node(raw: Mapping[str, Any]) -> NodeFacts:
     """The facts of a Node object as the API gives it."""
     metadata, spec, status = (raw.get(part) or {} for part in ("metadata", "spec", "status"))
-    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key not in _VOLATILE}
+    labels = _labels(metadata.get("labels") or {})
     name = str(metadata.get("name", ""))
     allocatable = _extended(status.get("allocatable") or {})
     problem = _problem(name, labels, allocatable, _extended(status.get("capacity") or {}) or allocatable)
@@ -117,6 +118,11 @@ def read_node(raw: Mapping[str, Any]) -> NodeFacts:
         taints=_taints(spec.get("taints") or ()),
         problem=problem,
     )
+
+
+def _labels(raw: Mapping[str, str]) -> dict[str, str]:
+    """Interned, since thousands of nodes have the same keys and mostly the same values."""
+    return {sys.intern(key): sys.intern(str(value)) for key, value in raw.items() if key not in _VOLATILE}
 
 
 def label_source(labels: Mapping[str, str]) -> LabelSource | None:
