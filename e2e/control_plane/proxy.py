@@ -12,69 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from control_plane.api_request import ApiRequest, read_request
 from control_plane.certificates import KeyPair, write_kubeconfig
-from control_plane.errors import NeverHappened
 from control_plane.http_wire import Head, body, read_head
+from control_plane.proxy_orders import Answered, Filter, Kill, Refusal, counted_write, refused
 
 T = TypeVar("T")
-Filter = Callable[[ApiRequest], bool]
-NOT_COUNTED = frozenset({"leases", "events"})
-
-
-def counted_write(request: ApiRequest) -> bool:
-    """The writes that are counted unless a test says otherwise: all but Leases and Events."""
-    return request.is_write and request.resource not in NOT_COUNTED
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A request and the status that the API server (or the proxy) answered."""
-
-    request: ApiRequest
-    status: int
-
-
-@dataclass
-class Kill:
-    """A kill that was asked for. `at` is the write that it happened at, once it has."""
-
-    pid: int
-    after: int
-    counts: Filter
-    at: ApiRequest | None = None
-    happened: threading.Event = field(default_factory=threading.Event)
-
-    def wait(self, within: float = 30.0) -> ApiRequest:
-        """The write after whose answer the process was killed.
-
-        Raises:
-            NeverHappened: fewer writes came in that time (seconds).
-        """
-        if not self.happened.wait(within) or self.at is None:
-            raise NeverHappened(f"{self.after} more writes and the kill after them: not within {within:g} s")
-        return self.at
-
-
-@dataclass
-class Refusal:
-    """Requests that are answered by the proxy. `left` is how many more; None means until `proxy.answer_all`."""
-
-    matches: Filter
-    status: int
-    retry_after_seconds: int
-    left: int | None
-    given: int = 0
 
 
 @dataclass(eq=False)
@@ -204,9 +156,12 @@ class Proxy:
                     async for _ in body(reader, head):
                         pass
                     self._answered.append(Answered(request, refusal.status))
-                    writer.write(_refused(refusal))
+                    writer.write(refused(refusal))
                     await writer.drain()
                     continue
+                if upstream and upstream[0].at_eof():  # The API server ends idle connections.
+                    await self._end(upstream[1])
+                    upstream = None
                 if upstream is None:
                     upstream = await asyncio.open_connection("127.0.0.1", self._upstream_port, ssl=self._upstream_tls)
                     self._connections.add(upstream[1])
@@ -216,8 +171,7 @@ class Proxy:
         finally:
             for end in (writer, upstream[1] if upstream else None):
                 if end:
-                    await _close(end)
-                    self._connections.discard(end)
+                    await self._end(end)
 
     async def _pass_on(
         self,
@@ -285,6 +239,14 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
 
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        """Lets what was written arrive, but waits no longer than a moment for a peer that does not read."""
+        writer.close()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), timeout=2)
+        writer.transport.abort()
+        self._connections.discard(writer)
+
     def _refusal(self, request: ApiRequest) -> Refusal | None:
         for refusal in self._refusals:
             if refusal.left != 0 and refusal.matches(request):
@@ -307,34 +269,6 @@ class Proxy:
                 kill.happened.set()
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
-    """Lets what was written arrive, but waits no longer than a moment for a peer that does not read."""
-    writer.close()
-    with contextlib.suppress(OSError, asyncio.TimeoutError):
-        await asyncio.wait_for(writer.wait_closed(), timeout=2)
-    writer.transport.abort()
-
-
 async def _made(make: Callable[[], T]) -> T:
     """Runs a function in the loop's thread."""
     return make()
-
-
-def _refused(refusal: Refusal) -> bytes:
-    """The whole answer, as the API server would write it."""
-    reason = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}.get(refusal.status, "Unknown")
-    content = json.dumps(
-        {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": "refused by the proxy of the tests",
-            "reason": reason,
-            "details": {"retryAfterSeconds": refusal.retry_after_seconds},
-            "code": refusal.status,
-        }
-    ).encode()
-    fields = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-    fields += f"Retry-After: {refusal.retry_after_seconds}\r\n"
-    return f"HTTP/1.1 {refusal.status} {reason}\r\n{fields}\r\n".encode() + content
