@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import kopf
 
 from ttsfleet_operator.cluster.kinds import MANAGED_SELECTOR, WATCHED_CHILDREN, Kind
-from ttsfleet_operator.operator_settings import OperatorSettings
 
 EVENT_WORKERS = 64
 
@@ -34,7 +33,7 @@ def build_registry(kinds: tuple[Kind, ...], deliver: Deliver) -> kopf.OperatorRe
     return registry
 
 
-def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
+def kopf_settings() -> kopf.OperatorSettings:
     """How kopf watches: children by our label only, nothing posted, no peering.
 
     An event's worker ends at once: with a limit on workers, idle ones would hold back the others.

@@ -111,7 +111,7 @@ class Operator:
         namespaces = self._settings.watch_namespaces
         await kopf.operator(
             registry=build_registry(self._view.watched, self._deliver),
-            settings=kopf_settings(self._settings),
+            settings=kopf_settings(),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
