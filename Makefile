@@ -47,6 +47,7 @@ docs: install-dev ## write the generated documents
 	$(BIN)/python -m ttsfleet_runtime.config.table > docs/engine-parameters.md
 	$(BIN)/python -m ttsfleet_operator.api.crd
 	$(BIN)/python -m ttsfleet_operator.api.reference > docs/ttsservice.md
+	$(BIN)/python charts/generate.py
 
 chart-docs: install-dev ## write what is generated around the chart (CRDs, table of values, manifests without Helm)
 	$(BIN)/python charts/generate.py

@@ -12,6 +12,7 @@ import yaml
 
 from control_plane import binaries
 from ttsfleet_operator.api.manifest import load_services
+from ttsfleet_operator.cli import main
 from ttsfleet_operator.cli.install_rendering import install_manifests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,25 @@ def test_rendered_installation_is_the_chart_and_its_namespace(chart: Objects) ->
 
 def test_kustomization_is_the_rendered_installation(kubectl: Path) -> None:
     assert build(kubectl, ROOT / "charts" / "kustomize") == by_name(install_manifests())
+
+
+def test_command_prints_the_installation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--install"]) == 0
+    assert capsys.readouterr().out == install_manifests()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param([], "give a TTSService with -f, or --install", id="neither"),
+        pytest.param(["--install", "-f", "x.yaml"], "give one of them", id="both"),
+    ],
+)
+def test_command_wants_a_service_or_the_installation(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(["render", *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_definitions_in_the_chart_differ_by_the_keep_annotation_only(template: Callable[..., Objects]) -> None:

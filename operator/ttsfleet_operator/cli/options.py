@@ -12,8 +12,9 @@ from ttsfleet_operator.errors import UsageError
 from ttsfleet_operator.launch import LaunchOptions
 
 
-def add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=Path, required=True, help="YAML file with a TTSService")
+def add_manifest_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """`required=False` for a command that does something without a manifest too."""
+    parser.add_argument("-f", "--file", type=Path, required=required, help="YAML file with a TTSService")
     parser.add_argument("--service", default="", help="which TTSService of the file, by name")
 
 

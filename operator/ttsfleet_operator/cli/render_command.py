@@ -1,4 +1,4 @@
-"""`ttsfleet render`: the objects that the operator would apply, or a compose file. Applies nothing."""
+"""`ttsfleet render`: what the operator would apply, a compose file, or the operator itself. Applies nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.cli.fleet_inputs import ClusterView, add_cluster_arguments, cluster_view, decide
+from ttsfleet_operator.cli.install_rendering import install_manifests
 from ttsfleet_operator.cli.options import add_manifest_arguments, read_service
 from ttsfleet_operator.errors import PlanError, UsageError
 from ttsfleet_operator.fleet.plan import FleetPlan
@@ -18,7 +19,8 @@ from ttsfleet_operator.plan import ClassPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_manifest_arguments(parser)
+    add_manifest_arguments(parser, required=False)
+    parser.add_argument("--install", action="store_true", help="print the installation of the operator instead")
     add_cluster_arguments(parser)
     parser.add_argument("--compose", action="store_true", help="print a compose file for one machine instead")
     parser.add_argument("--class", dest="class_name", default="", help="with --compose: which hardware class")
@@ -26,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print YAML. Exit code 1 when a class cannot run as asked; what is wrong goes to stderr."""
+    if arguments.install:
+        if arguments.file is not None:
+            raise UsageError("--install prints the operator, and -f a service: give one of them")
+        sys.stdout.write(install_manifests())
+        return 0
+    if arguments.file is None:
+        raise UsageError("give a TTSService with -f, or --install")
     if arguments.class_name and not arguments.compose:
         raise UsageError("--class goes with --compose: the operator renders every class")
     service = read_service(arguments)
