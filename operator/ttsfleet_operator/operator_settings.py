@@ -6,6 +6,7 @@ In a cluster the chart sets them; `docs/operator.md` explains each. Nothing belo
 from __future__ import annotations
 
 import importlib.metadata
+import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         http_proxy=reader.text("HTTP_PROXY"),
         https_proxy=reader.text("HTTPS_PROXY"),
         no_proxy=reader.text("NO_PROXY"),
+        denied_networks=_denied_networks(reader, environment.get("KUBERNETES_SERVICE_HOST", "")),
     )
     return OperatorSettings(
         fleet=fleet,
@@ -87,6 +89,15 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
     )
 
 
+def _denied_networks(reader: _Reader, api_server: str) -> tuple[str, ...]:
+    """The ranges that are named, and the API server's service address as every pod knows it."""
+    try:
+        own = (str(ipaddress.ip_network(api_server)),) if api_server else ()
+    except ValueError:  # a host name: the ranges behind it must be named
+        own = ()
+    return tuple(dict.fromkeys((*reader.networks("DENIED_NETWORKS"), *own)))
+
+
 class _Reader:
     """Typed values of environment variables, by their names without the prefix."""
 
@@ -98,6 +109,15 @@ class _Reader:
 
     def items(self, name: str) -> tuple[str, ...]:
         return tuple(item.strip() for item in self.text(name).split(",") if item.strip())
+
+    def networks(self, name: str) -> tuple[str, ...]:
+        values = self.items(name)
+        for value in values:
+            try:
+                ipaddress.ip_network(value)
+            except ValueError:
+                raise self._wrong(name, value, "IP ranges such as 10.0.0.1/32, separated by commas") from None
+        return values
 
     def choice(self, name: str, allowed: tuple[T, ...]) -> T:
         """One of `allowed`; the first is the default."""

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from ttsfleet_operator.errors import UsageError
+from ttsfleet_operator.operator_settings import read_settings
+
 RESTRICTED = """\
 network:
   policy:
@@ -119,3 +122,14 @@ def test_policy_holds_for_every_class_and_both_directions(render) -> None:  # ty
         "app.kubernetes.io/name": "ttsfleet-runtime",
         "ttsfleet.dev/service": "narrator",
     }
+
+
+def test_installation_names_the_api_servers_addresses() -> None:
+    environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "TTSFLEET_DENIED_NETWORKS": "192.0.2.0/24, 10.96.0.1/32"}
+    assert read_settings(environment).fleet.denied_networks == ("192.0.2.0/24", "10.96.0.1/32")
+    assert read_settings({"KUBERNETES_SERVICE_HOST": "api.example"}).fleet.denied_networks == ()
+
+
+def test_wrong_range_of_the_installation_is_named() -> None:
+    with pytest.raises(UsageError, match=r"TTSFLEET_DENIED_NETWORKS is '10\.0\.0\.1/8'; it must be IP ranges"):
+        read_settings({"TTSFLEET_DENIED_NETWORKS": "10.0.0.1/8"})
