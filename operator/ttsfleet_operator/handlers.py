@@ -36,7 +36,8 @@ def build_registry(kinds: tuple[Kind, ...], deliver: Deliver) -> kopf.OperatorRe
 def kopf_settings() -> kopf.OperatorSettings:
     """How kopf watches: children by our label only, nothing posted, no peering.
 
-    An event's worker ends at once: with a limit on workers, idle ones would hold back the others.
+    An event's worker ends at once: with a limit on workers, idle ones would hold back the others. Scanning (for new
+    kinds and namespaces) would need rights on both; the caches are filled before, so every kind is known.
     """
     result = kopf.OperatorSettings()
     result.posting.enabled = False

@@ -1,0 +1,49 @@
+"""The operator's environment: defaults, types, and messages that name the variable."""
+
+from __future__ import annotations
+
+import pytest
+
+from ttsfleet_operator.errors import UsageError
+from ttsfleet_operator.operator_settings import Address, read_settings
+
+
+def test_without_anything_the_operator_serves_all_namespaces() -> None:
+    settings = read_settings({})
+    assert (settings.watch_namespaces, settings.namespaces, settings.read_nodes) == ((), ("",), True)
+    assert settings.fleet.runtime_image.endswith(f":{settings.fleet.release}")
+    assert settings.metrics == Address("0.0.0.0", 8080)
+
+
+def test_given_values_are_read() -> None:
+    settings = read_settings(
+        {
+            "TTSFLEET_WATCH_NAMESPACES": "a, b,",
+            "TTSFLEET_READ_NODES": "False",
+            "TTSFLEET_RUNTIME_IMAGE": "mirror/runtime:1",
+            "TTSFLEET_HEALTH_ADDRESS": "[::]:9",
+            "POD_NAME": "operator-7",
+        }
+    )
+    assert settings.namespaces == ("a", "b")
+    assert (settings.read_nodes, settings.identity) == (False, "operator-7")
+    assert settings.fleet.runtime_image == "mirror/runtime:1"
+    assert settings.health == Address("::", 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("READ_NODES", "maybe", "true or false"),
+        ("WORKERS", "0", "a whole number from 1 to 256"),
+        ("METRICS_ADDRESS", "8080", "host:port"),
+        ("LOG_FORMAT", "xml", "json or text"),
+        ("IMAGE_PULL_POLICY", "Sometimes", "IfNotPresent or Always or Never"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"TTSFLEET_{name} is '{value.lower()}'|TTSFLEET_{name} is '{value}'"
+    ) as error:
+        read_settings({f"TTSFLEET_{name}": value})
+    assert allowed in str(error.value)
