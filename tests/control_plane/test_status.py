@@ -1,0 +1,233 @@
+"""The status on a real control plane: the words of its scheduler, its quota and its admission are understood.
+
+Nothing runs in the pods. What a kubelet would say of them the tests write, on a node that is left to them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from control_plane.operator_process import OperatorProcess
+from control_plane.plane import ControlPlane
+from control_plane.speech import ADA, install_definitions, service, wait_condition, wait_serving
+from control_plane.waiting import eventually
+from ttsfleet_operator.cli import main
+
+
+@pytest.fixture(scope="module")
+def plane(own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """With our definitions, an operator, a node whose pods kwok plays, and `by-hand-0` whose pods nobody plays."""
+    install_definitions(own_control_plane)
+    nodes = own_control_plane.nodes(count=1, prefix="status")
+    nodes += own_control_plane.nodes(count=1, prefix="by-hand", by_hand=True)
+    operator = OperatorProcess(own_control_plane.kubeconfig_for("status-operator", ["system:masters"]))
+    operator.wait_ready()
+    operator.wait_leader()
+    yield own_control_plane
+    own_control_plane.kubectl("delete", "ttsservices", "-A", "--all", "--wait=false")
+    log = operator.log()
+    operator.stop()
+    own_control_plane.delete_nodes(nodes)
+    assert "Traceback" not in log, log
+
+
+def on(node: str) -> dict[str, Any]:
+    return {"pod": {"nodeSelector": {"kubernetes.io/hostname": node}}}
+
+
+def problem(plane: ControlPlane, namespace: str, reason: str) -> Mapping[str, Any]:
+    """The problem of the first class, once it has that reason."""
+
+    def check() -> Mapping[str, Any] | None:
+        found = plane.find("ttsservice", "narrator", namespace) or {}
+        classes = found.get("status", {}).get("classes", [])
+        one = classes[0].get("problem", {}) if classes else {}
+        assert one.get("reason") == reason, found.get("status")
+        return one  # type: ignore[no-any-return]
+
+    return eventually(check, f"the class has problem {reason}", within=40, every=0.2) or {}
+
+
+def no_account(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return {"pod": {"serviceAccountName": "nobody"}}
+
+
+def no_priority(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return {"pod": {"priorityClassName": "nobody"}}
+
+
+def no_runtime(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return {"pod": {"runtimeClassName": "nobody"}}
+
+
+def full_quota(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    plane.kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
+    return {}
+
+
+def restricted(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    spec = {"limits": [{"type": "Container", "max": {"memory": "8Mi"}}]}
+    plane.apply(
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l", "namespace": namespace}, "spec": spec}
+    )
+    return {}
+
+
+def too_many_cores(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": "1000", "memory": "64Mi"}, "limits": {"memory": "4Gi"}}}
+
+
+def too_much_memory(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": "100m", "memory": "900Gi"}, "limits": {"memory": "900Gi"}}}
+
+
+def no_such_node(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    return on("nowhere")
+
+
+def no_claim(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+    resources = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "32Gi"}}
+    return {"model": {"source": {"pvc": {"claimName": "absent"}}}, "resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("make", "reason", "words"),
+    [
+        pytest.param(
+            no_account, "ServiceAccountMissing", "ServiceAccount nobody does not exist", id="service account"
+        ),
+        pytest.param(no_priority, "PriorityClassMissing", "PriorityClass nobody does not exist", id="priority class"),
+        pytest.param(no_runtime, "RuntimeClassMissing", "RuntimeClass nobody does not exist", id="runtime class"),
+        pytest.param(full_quota, "QuotaExceeded", "quota none of the namespace has too little pods left", id="quota"),
+        pytest.param(restricted, "LimitRangeExceeded", "LimitRange", id="limit range"),
+        pytest.param(too_many_cores, "InsufficientCPU", "too little CPU free", id="cores"),
+        pytest.param(too_much_memory, "InsufficientMemory", "too little memory free", id="memory"),
+        pytest.param(no_such_node, "NoMatchingNode", "none is of this class", id="node selector"),
+        pytest.param(no_claim, "VolumeNotBound", "claim absent not found", id="claim"),
+    ],
+)
+def test_why_there_is_no_pod_or_no_node_for_it(
+    plane: ControlPlane, namespace: str, make: Callable[[ControlPlane, str], dict[str, Any]], reason: str, words: str
+) -> None:
+    plane.apply(service("narrator", namespace, **make(plane, namespace)))
+    assert words in problem(plane, namespace, reason)["message"]
+    assert words in wait_condition(plane, "narrator", namespace, "Ready", "False", reason)["message"]
+    assert words in wait_condition(plane, "narrator", namespace, "Scheduled", "False", reason)["message"]
+
+
+def test_taken_devices_are_told_from_missing_ones(plane: ControlPlane, namespace: str) -> None:
+    gpus = plane.nodes("4090", count=1, prefix="status-ada")
+    try:
+        plane.apply(service("narrator", namespace, classes=[ADA], replicas=2))
+        found = problem(plane, namespace, "InsufficientGPU")
+        assert "no nvidia.com/gpu is free" in found["message"]
+        assert found["pods"] == 1
+        assert wait_condition(plane, "narrator", namespace, "Ready")["message"] == "1 of 2 replicas serve"
+        wait_condition(plane, "narrator", namespace, "Degraded", reason="InsufficientGPU")
+        wait_condition(plane, "narrator", namespace, "Reconciling", reason="Scaling")
+    finally:
+        plane.kubectl("delete", "ttsservice", "narrator", "-n", namespace)
+        plane.delete_nodes(gpus)
+
+
+def write_status(plane: ControlPlane, namespace: str, containers: list[Any]) -> None:
+    """What a kubelet would write of the one pod of narrator."""
+
+    def scheduled() -> Any:
+        pods = plane.get("pod", namespace=namespace, selector="ttsfleet.dev/service=narrator")
+        return [one for one in pods if one["spec"].get("nodeName") == "by-hand-0"]
+
+    (pod,) = eventually(scheduled, "the pod has its node")
+    status = {"phase": "Pending", "containerStatuses": containers}
+    name = pod["metadata"]["name"]
+    patch = json.dumps({"status": status})
+    plane.kubectl("patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", f"--patch={patch}")
+
+
+def container(waiting: str, message: str = "", last: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "name": "runtime",
+        "image": "registry.example/tts:1",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 4 if last else 0,
+        "state": {"waiting": {"reason": waiting, "message": message}},
+        "lastState": {"terminated": last} if last else {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        pytest.param(
+            container("ErrImagePull", "manifest unknown"), "ImagePullBackOff", "no such image or tag", id="image"
+        ),
+        pytest.param(container("InvalidImageName"), "InvalidImageName", "no valid image name", id="image name"),
+        pytest.param(
+            container("CreateContainerConfigError", 'secret "keys" not found'),
+            "CreateContainerConfigError",
+            "Secret keys is missing",
+            id="secret",
+        ),
+        pytest.param(
+            container("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}),
+            "OOMKilled",
+            "memory limit is too small",
+            id="memory",
+        ),
+        pytest.param(
+            container("CrashLoopBackOff", last={"exitCode": 3, "reason": "Error"}),
+            "CrashLoopBackOff",
+            "exit code 3",
+            id="crash",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_pod(
+    plane: ControlPlane, namespace: str, status: dict[str, Any], reason: str, words: str
+) -> None:
+    plane.apply(service("narrator", namespace, **on("by-hand-0")))
+    write_status(plane, namespace, [status])
+    found = problem(plane, namespace, reason)
+    assert words in found["message"]
+    assert found["pods"] == 1
+    wait_condition(plane, "narrator", namespace, "Ready", "False", reason)
+    wait_condition(plane, "narrator", namespace, "Scheduled", "True", "AllScheduled")
+
+
+def test_life_of_a_service_in_conditions_and_events(plane: ControlPlane, namespace: str) -> None:
+    plane.apply(service("narrator", namespace, replicas=2, **on("status-0")))
+    wait_serving(plane, "narrator", namespace, 2)
+    plane.kubectl("scale", "ttsservice", "narrator", "-n", namespace, "--replicas=0")
+    wait_condition(plane, "narrator", namespace, "Ready", "True", "ScaledToZero")
+    plane.kubectl("scale", "ttsservice", "narrator", "-n", namespace, "--replicas=1")
+    wait_serving(plane, "narrator", namespace, 1)
+    plane.kubectl(
+        "patch", "ttsservice", "narrator", "-n", namespace, "--type=merge", '--patch={"spec":{"suspend":true}}'
+    )
+    wait_condition(plane, "narrator", namespace, "Ready", "True", "Suspended")
+    plane.kubectl("wait", "--for=condition=Ready", "ttsservice/narrator", "-n", namespace, "--timeout=5s")
+
+    def reasons() -> set[str]:
+        events = plane.get("event", namespace=namespace)
+        return {one["reason"] for one in events if one["involvedObject"]["kind"] == "TTSService"}
+
+    expected = {"PlanChanged", "Serving", "ScaledToZero", "Suspended"}
+    eventually(lambda: expected <= reasons(), f"Events {expected}", within=10)
+    assert not reasons() & {"NotServing", "Stalled"}
+
+
+def test_command_explains_a_service(plane: ControlPlane, namespace: str, capsys: Any) -> None:
+    plane.apply(service("narrator", namespace, **on("by-hand-0")))
+    write_status(plane, namespace, [container("ErrImagePull", "manifest unknown")])
+    problem(plane, namespace, "ImagePullBackOff")
+    assert main(["status", "narrator", "-n", namespace, "--kubeconfig", str(plane.kubeconfig)]) == 1
+    output = capsys.readouterr().out
+    assert f"{namespace}/narrator: Progressing" in output
+    assert "ImagePullBackOff: class cpu: image registry.example/tts:1 cannot be pulled" in output
+    assert main(["status", "absent", "-n", namespace, "--kubeconfig", str(plane.kubeconfig)]) == 1
+    assert f"there is no TTSService absent in namespace {namespace}" in capsys.readouterr().err
