@@ -72,9 +72,10 @@ def stream_seconds(service: TTSService) -> int:
 def _folder_name(source: ModelSource) -> str:
     """A folder per model and revision, so that a changed source never mixes with what an old pod still reads.
 
-    Endpoints of hubs and credentials are left out: a mirror has the same files.
+    Endpoints of hubs and credentials are left out: a mirror has the same files. Defaults too, so that a field which a
+    later release adds moves no model.
     """
-    wire = source.model_dump(exclude_none=True)[source.kind]
+    wire = source.model_dump(exclude_defaults=True)[source.kind]
     for name in ("tokenSecretRef", "secretRef", *(("endpoint",) if "repo" in wire else ())):
         wire.pop(name, None)
     digest = hashlib.sha256(json.dumps([source.kind, wire], sort_keys=True).encode()).hexdigest()[:8]

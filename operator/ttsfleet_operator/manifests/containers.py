@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ttsfleet_operator.api.hardware import HardwareClass
+from ttsfleet_operator.api.quantity import quantity_value
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.api.workload import ResourceRequests
 from ttsfleet_operator.engine_config import API_PORT, MANAGEMENT_PORT, PROGRAM, serve_command
@@ -107,9 +108,16 @@ def pod_resources(service: TTSService, hardware_class: HardwareClass, plan: Clas
 
 
 def shared_memory(service: TTSService, hardware_class: HardwareClass) -> str:
-    """The size of /dev/shm: as given, else the guide's 4 GiB, and 1 GiB for the CPU class."""
-    given = service.spec.resources.shared_memory if service.spec.resources is not None else None
-    return given or ("1Gi" if hardware_class.gpu is None else "4Gi")
+    """The size of /dev/shm: as given, else the guide's 4 GiB (1 GiB for the CPU class), but at most half of a memory
+    limit that the user gives, since it counts towards that."""
+    resources = service.spec.resources
+    if resources is not None and resources.shared_memory is not None:
+        return resources.shared_memory
+    usual = "1Gi" if hardware_class.gpu is None else "4Gi"
+    limit = resources.limits.memory if resources is not None and resources.limits is not None else None
+    if limit is None or quantity_value(limit) >= 2 * quantity_value(usual):
+        return usual
+    return f"{max(1, int(quantity_value(limit)) >> 21)}Mi"
 
 
 def _planned(hardware_class: HardwareClass, plan: ClassPlan) -> tuple[dict[str, str], dict[str, str]]:

@@ -86,6 +86,13 @@ Fact = Callable[[Any], object]
             id="shared memory as asked",
         ),
         pytest.param(
+            "resources: {limits: {memory: 3Gi}}",
+            {},
+            lambda r: r.volumes["shm"]["emptyDir"]["sizeLimit"],
+            "1536Mi",
+            id="at most half of a small limit",
+        ),
+        pytest.param(
             "", {}, lambda r: r.mounts(r.runtime)["/dev/shm"]["name"], "shm", id="where the runtime uses it"
         ),
         pytest.param(
