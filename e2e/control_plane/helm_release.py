@@ -75,3 +75,13 @@ class HelmRelease:
         kind = f"{manifest['kind']}.{version}.{group}" if group else manifest["kind"]
         found: Manifest = self.cluster.get(kind, metadata["name"], metadata.get("namespace"))
         return found
+
+
+def operator_settings(release: HelmRelease) -> dict[str, str]:
+    """What the chart's Deployment gives the operator, as `OperatorProcess` takes it: names without their prefix."""
+    deployment = next(one for one in release.objects() if one["kind"] == "Deployment")
+    variables: list[Manifest] = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = {one["name"]: one["value"] for one in variables if "value" in one}
+    prefix = "TTSFLEET_"
+    assert all(name.startswith(prefix) for name in given), given
+    return {name.removeprefix(prefix): value for name, value in given.items()} | {"NAMESPACE": release.namespace}

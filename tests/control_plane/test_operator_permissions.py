@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import pytest
 
 from control_plane import binaries
 from control_plane.audit import AuditEvent
-from control_plane.helm_release import HelmRelease
+from control_plane.helm_release import HelmRelease, operator_settings
+from control_plane.operator_process import OperatorProcess
 from control_plane.plane import ControlPlane
-from control_plane.processes import free_ports
 from control_plane.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,36 +50,16 @@ def release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HelmRele
 
 
 @pytest.fixture
-def operator(release: HelmRelease, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The operator's process with the environment of the chart's Deployment and its service account's rights."""
+def operator(release: HelmRelease) -> Iterator[OperatorProcess]:
+    """The operator with the settings of the chart's Deployment and the rights of its service account."""
     plane = release.cluster
     assert isinstance(plane, ControlPlane)
-    metrics, health = free_ports(2)
-    environment = {
-        **os.environ,
-        **environment_of(release),
-        "TTSFLEET_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
-        "TTSFLEET_HEALTH_ADDRESS": f"127.0.0.1:{health}",
-        "KUBECONFIG": str(plane.kubeconfig_for_service_account(NAMESPACE, "ttsfleet")),
-    }
-    with (tmp_path / "operator.log").open("wb") as log:
-        command = [sys.executable, "-m", "ttsfleet_operator.operator_main"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def environment_of(release: HelmRelease) -> dict[str, str]:
-    deployment = next(one for one in release.objects() if one["kind"] == "Deployment")
-    fixed = {"metadata.name": "ttsfleet-0", "metadata.namespace": NAMESPACE}
-    variables: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
-    return {
-        one["name"]: one["value"] if "value" in one else fixed[one["valueFrom"]["fieldRef"]["fieldPath"]]
-        for one in variables
-    }
+    kubeconfig = plane.kubeconfig_for_service_account(NAMESPACE, "ttsfleet")
+    process = OperatorProcess(kubeconfig, "ttsfleet-0", **operator_settings(release))
+    try:
+        yield process
+    finally:
+        process.stop()
 
 
 def cpu_class(name: str, **settings: Any) -> dict[str, Any]:
@@ -89,16 +67,15 @@ def cpu_class(name: str, **settings: Any) -> dict[str, Any]:
 
 
 def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
-    release: HelmRelease, operator: subprocess.Popen[bytes], tmp_path: Path
+    release: HelmRelease, operator: OperatorProcess
 ) -> None:
     plane = release.cluster
     assert isinstance(plane, ControlPlane)
-    log = tmp_path / "operator.log"
 
     def happens(check: Callable[[], object], what: str) -> None:
         def running_and_true() -> bool:
-            if operator.poll() is not None:
-                raise RuntimeError(log.read_text()[-3000:])
+            if not operator.running:
+                raise RuntimeError(operator.log()[-3000:])
             return bool(check())
 
         eventually(running_and_true, what, within=60)
@@ -131,7 +108,7 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     happens(lambda: ("leases", "update") in used(), "a renewal of the Lease")
 
     refused = {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.code == 403}
-    assert refused == set(), log.read_text()[-3000:]
+    assert refused == set(), operator.log()[-3000:]
     unused = granted(release.objects()) - used() - {(kind, "create") for kind, verb in used() if verb == "patch"}
     assert unused == {(kind, "delete") for kind in RARELY_DELETED} | {(MONITORS, verb) for verb in MONITOR_VERBS}
 
