@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def full_quota(plane: ControlPlane, namespace: str) -> dict[str, Any]:
     return {}
 
 
-def restricted(plane: ControlPlane, namespace: str) -> dict[str, Any]:
+def limited(plane: ControlPlane, namespace: str) -> dict[str, Any]:
     spec = {"limits": [{"type": "Container", "max": {"memory": "8Mi"}}]}
     plane.apply(
         {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l", "namespace": namespace}, "spec": spec}
@@ -94,26 +95,38 @@ def no_claim(plane: ControlPlane, namespace: str) -> dict[str, Any]:
     return {"model": {"source": {"pvc": {"claimName": "absent"}}}, "resources": resources}
 
 
-@pytest.mark.parametrize(
-    ("make", "reason", "words"),
-    [
-        pytest.param(
-            no_account, "ServiceAccountMissing", "ServiceAccount nobody does not exist", id="service account"
-        ),
-        pytest.param(no_priority, "PriorityClassMissing", "PriorityClass nobody does not exist", id="priority class"),
-        pytest.param(no_runtime, "RuntimeClassMissing", "RuntimeClass nobody does not exist", id="runtime class"),
-        pytest.param(full_quota, "QuotaExceeded", "quota none of the namespace has too little pods left", id="quota"),
-        pytest.param(restricted, "LimitRangeExceeded", "LimitRange", id="limit range"),
-        pytest.param(too_many_cores, "InsufficientCPU", "too little CPU free", id="cores"),
-        pytest.param(too_much_memory, "InsufficientMemory", "too little memory free", id="memory"),
-        pytest.param(no_such_node, "NoMatchingNode", "none is of this class", id="node selector"),
-        pytest.param(no_claim, "VolumeNotBound", "claim absent not found", id="claim"),
-    ],
-)
+REFUSED_OR_UNPLACED: dict[str, tuple[Callable[[ControlPlane, str], dict[str, Any]], str, str]] = {
+    "service account": (no_account, "ServiceAccountMissing", "ServiceAccount nobody does not exist"),
+    "priority class": (no_priority, "PriorityClassMissing", "PriorityClass nobody does not exist"),
+    "runtime class": (no_runtime, "RuntimeClassMissing", "RuntimeClass nobody does not exist"),
+    "quota": (full_quota, "QuotaExceeded", "quota none of the namespace has too little pods left"),
+    "limit range": (limited, "LimitRangeExceeded", "LimitRange"),
+    "cores": (too_many_cores, "InsufficientCPU", "too little CPU free"),
+    "memory": (too_much_memory, "InsufficientMemory", "too little memory free"),
+    "node selector": (no_such_node, "NoMatchingNode", "none is of this class"),
+    "claim": (no_claim, "VolumeNotBound", "claim absent not found"),
+}
+
+
+@pytest.fixture(scope="module")
+def refused_or_unplaced(plane: ControlPlane) -> Iterator[dict[str, str]]:
+    """The namespace of each scenario. All services are applied at once, since each takes seconds to show."""
+    with ExitStack() as stack:
+        namespaces = {name: stack.enter_context(plane.namespace()) for name in REFUSED_OR_UNPLACED}
+        services = [
+            service("narrator", namespaces[name], **make(plane, namespaces[name]))
+            for name, (make, _, _) in REFUSED_OR_UNPLACED.items()
+        ]
+        plane.apply(*services)
+        yield namespaces
+
+
+@pytest.mark.parametrize("name", REFUSED_OR_UNPLACED)
 def test_why_there_is_no_pod_or_no_node_for_it(
-    plane: ControlPlane, namespace: str, make: Callable[[ControlPlane, str], dict[str, Any]], reason: str, words: str
+    plane: ControlPlane, refused_or_unplaced: Mapping[str, str], name: str
 ) -> None:
-    plane.apply(service("narrator", namespace, **make(plane, namespace)))
+    _, reason, words = REFUSED_OR_UNPLACED[name]
+    namespace = refused_or_unplaced[name]
     assert words in problem(plane, namespace, reason)["message"]
     assert words in wait_condition(plane, "narrator", namespace, "Ready", "False", reason)["message"]
     assert words in wait_condition(plane, "narrator", namespace, "Scheduled", "False", reason)["message"]
@@ -160,38 +173,42 @@ def container(waiting: str, message: str = "", last: Mapping[str, Any] | None = 
     }
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "words"),
-    [
-        pytest.param(
-            container("ErrImagePull", "manifest unknown"), "ImagePullBackOff", "no such image or tag", id="image"
-        ),
-        pytest.param(container("InvalidImageName"), "InvalidImageName", "no valid image name", id="image name"),
-        pytest.param(
-            container("CreateContainerConfigError", 'secret "keys" not found'),
-            "CreateContainerConfigError",
-            "Secret keys is missing",
-            id="secret",
-        ),
-        pytest.param(
-            container("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}),
-            "OOMKilled",
-            "memory limit is too small",
-            id="memory",
-        ),
-        pytest.param(
-            container("CrashLoopBackOff", last={"exitCode": 3, "reason": "Error"}),
-            "CrashLoopBackOff",
-            "exit code 3",
-            id="crash",
-        ),
-    ],
-)
-def test_what_is_wrong_in_a_pod(
-    plane: ControlPlane, namespace: str, status: dict[str, Any], reason: str, words: str
-) -> None:
-    plane.apply(service("narrator", namespace, **on("by-hand-0")))
-    write_status(plane, namespace, [status])
+WRONG_IN_A_POD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "image": (container("ErrImagePull", "manifest unknown"), "ImagePullBackOff", "no such image or tag"),
+    "image name": (container("InvalidImageName"), "InvalidImageName", "no valid image name"),
+    "secret": (
+        container("CreateContainerConfigError", 'secret "keys" not found'),
+        "CreateContainerConfigError",
+        "Secret keys is missing",
+    ),
+    "memory": (
+        container("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}),
+        "OOMKilled",
+        "memory limit is too small",
+    ),
+    "crash": (
+        container("CrashLoopBackOff", last={"exitCode": 3, "reason": "Error"}),
+        "CrashLoopBackOff",
+        "exit code 3",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_in_a_pod(plane: ControlPlane) -> Iterator[dict[str, str]]:
+    """As `refused_or_unplaced`: the namespace of each scenario."""
+    with ExitStack() as stack:
+        namespaces = {name: stack.enter_context(plane.namespace()) for name in WRONG_IN_A_POD}
+        plane.apply(*(service("narrator", one, **on("by-hand-0")) for one in namespaces.values()))
+        for name, (status, _, _) in WRONG_IN_A_POD.items():
+            write_status(plane, namespaces[name], [status])
+        yield namespaces
+
+
+@pytest.mark.parametrize("name", WRONG_IN_A_POD)
+def test_what_is_wrong_in_a_pod(plane: ControlPlane, wrong_in_a_pod: Mapping[str, str], name: str) -> None:
+    _, reason, words = WRONG_IN_A_POD[name]
+    namespace = wrong_in_a_pod[name]
     found = problem(plane, namespace, reason)
     assert words in found["message"]
     assert found["pods"] == 1
@@ -221,13 +238,12 @@ def test_life_of_a_service_in_conditions_and_events(plane: ControlPlane, namespa
     assert not reasons() & {"NotServing", "Stalled"}
 
 
-def test_command_explains_a_service(plane: ControlPlane, namespace: str, capsys: Any) -> None:
-    plane.apply(service("narrator", namespace, **on("by-hand-0")))
-    write_status(plane, namespace, [container("ErrImagePull", "manifest unknown")])
-    problem(plane, namespace, "ImagePullBackOff")
+def test_command_explains_a_service(plane: ControlPlane, wrong_in_a_pod: Mapping[str, str], capsys: Any) -> None:
+    namespace = wrong_in_a_pod["image name"]
+    problem(plane, namespace, "InvalidImageName")
     assert main(["status", "narrator", "-n", namespace, "--kubeconfig", str(plane.kubeconfig)]) == 1
     output = capsys.readouterr().out
-    assert f"{namespace}/narrator: Progressing" in output
-    assert "ImagePullBackOff: class cpu: image registry.example/tts:1 cannot be pulled" in output
+    assert f"{namespace}/narrator: Stalled" in output
+    assert "InvalidImageName: class cpu: registry.example/tts:1 is no valid image name" in output
     assert main(["status", "absent", "-n", namespace, "--kubeconfig", str(plane.kubeconfig)]) == 1
     assert f"there is no TTSService absent in namespace {namespace}" in capsys.readouterr().err
