@@ -15,6 +15,7 @@ import pytest
 
 from control_plane.cluster import Cluster
 from control_plane.errors import CommandFailed
+from ttsfleet_operator.api.documents import read_documents
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "operator" / "data"
@@ -84,6 +85,15 @@ def test_only_replicas_are_filled_in(cluster: Cluster, namespace: str) -> None:
     asked = service("bare", engine={}, hardware={"classes": [{"name": "any", "gpu": {}}]})
     stored = create(cluster, asked, "-n", namespace)
     assert stored["spec"] == {**asked["spec"], "replicas": 1}
+
+
+def test_our_reader_of_yaml_and_kubectl_agree_on_plain_scalars(cluster: Cluster) -> None:
+    numbers = "1e3, 1E-2, 1.e+3, 22:30, 1:30:00, 0x1F, 010, 08, 00, 0o17, 0b11, 1_000, 2.0, .5, 5., -0, +1"
+    scalars = f"scalars: [y, N, yes, Off, on, {numbers}, ~, 2026-11-23, ==]"
+    text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x, namespace: x}}\n{scalars}\n"
+    theirs = cluster.kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", input=text)
+    (ours,) = read_documents(text)
+    assert json.loads(theirs)["scalars"] == ours.data["scalars"]
 
 
 CLAIM = {"storageClassName": "fast", "accessModes": ["ReadWriteMany"], "size": "20Gi"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ttsfleet_operator.api.documents import read_documents
 from ttsfleet_operator.api.manifest import parse_service, parse_services
 from ttsfleet_operator.errors import ManifestError
 
@@ -254,3 +255,22 @@ def test_fields_that_the_api_server_adds_are_left_alone(minimal_manifest: str) -
         "{name: narrator}", "{name: narrator, uid: u1, generation: 3, managedFields: [{a: 1}]}"
     )
     assert parse_services(text)[0].metadata.generation == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("y", True), ("N", False), ("Off", False), ("1e3", 1000), ("1E-2", 0.01), ("22:30", "22:30"), ("0x1F", 31),
+        ("010", 8), ("08", 8), ("0o17", 15), ("0b11", 3), ("1_000", 1000), ("-07", -7), ("5.", 5), (".5", 0.5),
+        ("~", None), ("2026-11-23", "2026-11-23"), ('"y"', "y"),
+    ],
+)  # fmt: skip
+def test_plain_scalars_are_read_as_kubectl_reads_them(text: str, value: object) -> None:
+    (document,) = read_documents(f"a: {text}")
+    assert document.data == {"a": value}
+    assert type(document.data["a"]) is type(value) or isinstance(value, int)
+
+
+def test_tag_on_a_text_that_is_no_such_value_is_named() -> None:
+    with pytest.raises(ManifestError, match="line 2: b: 'maybe' is not a value of its tag"):
+        read_documents("a: 1\nb: !!bool maybe")

@@ -1,11 +1,12 @@
 """YAML to plain data with the line of every value. Knows nothing of TTSService.
 
-Like the API server it reads YAML 1.1 without timestamps (they stay strings); unlike it, a key given twice is an
-error, since the loser would vanish silently. Sizes are bounded: aliases cannot expand without limit.
+It reads YAML 1.1 as kubectl does, whose plain scalars differ a little from PyYAML's; unlike there, a key given twice
+is an error, since the loser would vanish silently. Sizes are bounded: aliases cannot expand without limit.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,13 +22,43 @@ MAX_DEPTH = 64
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader whose timestamps stay strings."""
+    """SafeLoader that reads plain scalars as kubectl does: `y` and `n` are booleans, `1e3` is a number, a timestamp
+    and `22:30` are text."""
 
 
+_BOOLEANS = {
+    word: value for value, words in ((True, "y yes true on"), (False, "n no false off")) for word in words.split()
+}
+_SCALARS = {
+    "bool": (r"^(?:[yYnN]|[yY]es|YES|[nN]o|NO|[tT]rue|TRUE|[fF]alse|FALSE|[oO]n|ON|[oO]ff|OFF)$", "yYnNtTfFoO"),
+    "int": (r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$", "-+0123456789"),
+    "float": (
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+0123456789.",
+    ),
+}
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in (*_SCALARS, "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
+
+
+def _integer(text: str) -> int:
+    """`010` is octal as YAML 1.1 has it, `08` is 8."""
+    digits = text.replace("_", "")
+    sign = -1 if digits.startswith("-") else 1
+    digits = digits.lstrip("+-")
+    if digits[:2].lower() in ("0b", "0o", "0x"):
+        return sign * int(digits, 0)
+    octal = digits.startswith("0") and not set(digits) - set("01234567")
+    return sign * int(digits, 8 if octal else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", lambda _, node: _BOOLEANS[node.value.lower()])
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _integer(node.value))
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,12 @@ class _Walk:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node, deep=True)
+        try:
+            return self.loader.construct_object(node, deep=True)
+        except (AttributeError, KeyError, ValueError):  # an explicit tag on a text that is no such value
+            message = f"{node.value!r} is not a value of its tag {node.tag}; remove the tag"
+            self.problems.append(ManifestProblem(dotted(path), message, node.start_mark.line + 1))
+            return None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

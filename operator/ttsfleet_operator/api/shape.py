@@ -65,6 +65,8 @@ def as_delivered(data: Any, kind: Any) -> Any:
     if isinstance(data, list) and get_origin(kind) is tuple:
         item = unwrapped(get_args(kind)[0])[0]
         return [as_delivered(value, item) for value in data]
+    if isinstance(data, dict) and get_origin(kind) is dict:
+        return {key: value for key, value in data.items() if value is not None}
     if not isinstance(data, dict) or not is_struct(kind):
         return data
     known = fields(kind)
