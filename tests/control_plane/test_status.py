@@ -99,7 +99,7 @@ REFUSED_OR_UNPLACED: dict[str, tuple[Callable[[ControlPlane, str], dict[str, Any
     "service account": (no_account, "ServiceAccountMissing", "ServiceAccount nobody does not exist"),
     "priority class": (no_priority, "PriorityClassMissing", "PriorityClass nobody does not exist"),
     "runtime class": (no_runtime, "RuntimeClassMissing", "RuntimeClass nobody does not exist"),
-    "quota": (full_quota, "QuotaExceeded", "quota none of the namespace has too little pods left"),
+    "quota": (full_quota, "QuotaExceeded", "quota none of the namespace has not enough pods left"),
     "limit range": (limited, "LimitRangeExceeded", "LimitRange"),
     "cores": (too_many_cores, "InsufficientCPU", "too little CPU free"),
     "memory": (too_much_memory, "InsufficientMemory", "too little memory free"),

@@ -30,6 +30,7 @@ class ObservedFleet:
     name_conflicts: objects of a child's name without our owner reference
     field_conflicts: children whose fields somebody else keeps changing back
     foreign_scalers: HorizontalPodAutoscalers that aim at a class Deployment
+    refusals: children that the API server refuses, as `Kind/name: its words`
     version_skew: the runtime image that this operator must not run, or ""
     release: the operator's
     paused: the annotation that stops reconciliation is set; the spec's newest generation is then not acted on
@@ -41,6 +42,7 @@ class ObservedFleet:
     name_conflicts: tuple[str, ...] = ()
     field_conflicts: tuple[str, ...] = ()
     foreign_scalers: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     version_skew: str = ""
     release: str = ""
     paused: bool = False

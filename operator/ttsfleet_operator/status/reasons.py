@@ -43,6 +43,7 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     VERSION_SKEW = "VersionSkew"
     INVALID_SPEC = "InvalidSpec"
+    APPLY_REFUSED = "ApplyRefused"
     # No plan.
     INVALID_PLAN = "InvalidPlan"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -209,6 +210,10 @@ ENTRIES: dict[Reason, Entry] = {
     Reason.INVALID_SPEC: _decided(
         "{message}", "correct the fields that the message names; the definition in the cluster may be an older one"
     ),
+    Reason.APPLY_REFUSED: _decided(
+        "the API server refuses {object} ({fields})",
+        "correct the part of the spec that the fields come from; the operator's log has the API server's words",
+    ),
     Reason.INVALID_PLAN: _decided("{message}", "change the values that the message names"),
     Reason.OUT_OF_MEMORY: _decided(
         "{message}", "lower the values that the message names, or give the class a larger device"
@@ -232,7 +237,7 @@ ENTRIES: dict[Reason, Entry] = {
         "{message}", "raise classes[].maxReplicas, add a class, or lower spec.replicas"
     ),
     Reason.QUOTA_EXCEEDED: _wait(
-        "quota {quota} of the namespace has too little {resources} left",
+        "quota {quota} of the namespace has not enough {resources} left",
         "raise the ResourceQuota, or lower spec.replicas",
     ),
     Reason.LIMIT_RANGE_EXCEEDED: _decided(
@@ -243,7 +248,7 @@ ENTRIES: dict[Reason, Entry] = {
         "look at spec.pod and spec.model.source for what the level forbids, or use another namespace",
     ),
     Reason.ADMISSION_DENIED: _decided(
-        "{webhook} denies the pods",
+        "{webhook} denies {objects}",
         "ask who runs that admission control; `kubectl describe replicaset` has its words",
     ),
     Reason.SERVICE_ACCOUNT_MISSING: _decided(

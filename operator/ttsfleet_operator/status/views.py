@@ -20,6 +20,7 @@ from ttsfleet_operator.status.reasons import (
     finding,
     of_plan,
 )
+from ttsfleet_operator.status.refusals import explain_refusals
 from ttsfleet_operator.status.wire import Raw, count, items, part, read_time, text
 
 DEFAULT_PROGRESS_DEADLINE_SECONDS = 3600
@@ -155,7 +156,7 @@ def _problem_of_all(observed: ObservedFleet) -> Finding | None:
         return finding(
             Reason.VERSION_SKEW, image=observed.version_skew, release=observed.release or "of this release"
         )
-    return None
+    return explain_refusals(observed.refusals) if observed.refusals else None
 
 
 def _view_class(

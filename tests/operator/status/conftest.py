@@ -11,8 +11,9 @@ import pytest
 
 from ttsfleet_operator.api.manifest import parse_service
 from ttsfleet_operator.api.service import TTSService
-from ttsfleet_operator.engine_config import Placement, plan_hash, render_engine_yaml
-from ttsfleet_operator.fleet.plan import ClassDecision, FleetPlan, PlanBundle
+from ttsfleet_operator.engine_config import Placement, render_engine_yaml
+from ttsfleet_operator.fleet.bundle import make_bundle
+from ttsfleet_operator.fleet.plan import ClassDecision, FleetPlan
 from ttsfleet_operator.plan import Problem, plan_class
 from ttsfleet_operator.profiles import builtin_profiles
 from ttsfleet_operator.sites import site_of_profile
@@ -56,7 +57,7 @@ class Builder:
             plan = plan_class(service, one, builtin_profiles(), site)
             engine = render_engine_yaml(service, plan, Placement("/model"))
             trouble = (problems or {}).get(one.name)
-            bundle = PlanBundle(plan_hash(engine), engine, {})
+            bundle = make_bundle(engine, {})
             classes.append(
                 ClassDecision(
                     hardware_class=one,

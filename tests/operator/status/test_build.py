@@ -689,3 +689,32 @@ def test_nothing_is_said_of_pods_that_were_not_looked_at(fleet: Any) -> None:
 def test_remembered_problem_ends_with_the_trouble(fleet: Any) -> None:
     before = seen(fleet, fleet.deployment(3, 0), fleet.waiting_pod("ErrImagePull"))
     assert "problem" not in fleet.status(observed=unlisted(fleet, fleet.deployment()), previous=before)["classes"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "message"),
+    [
+        pytest.param(
+            'Deployment.apps "x" is invalid: spec.template.spec.tolerations[0].key: Invalid value: "hunter2"',
+            "ApplyRefused",
+            "the API server refuses Deployment/narrator-ada (spec.template.spec.tolerations[0].key)",
+            id="invalid field",
+        ),
+        pytest.param(
+            "hunter2",
+            "ApplyRefused",
+            "the API server refuses Deployment/narrator-ada (see the operator's log)",
+            id="unknown words",
+        ),
+        pytest.param(
+            'admission webhook "deny.example.org" denied the request: hunter2',
+            "AdmissionDenied",
+            "admission webhook deny.example.org denies Deployment/narrator-ada",
+            id="webhook",
+        ),
+    ],
+)
+def test_refused_child(fleet: Any, words: str, reason: str, message: str) -> None:
+    status = seen(fleet, fleet.deployment(), refusals=(f"Deployment/narrator-ada: {words}",))
+    assert told(status, "Ready", "Stalled") == ["Ready=True/Serving", f"Stalled=True/{reason}"]
+    assert condition(status, "Stalled")["message"] == message
