@@ -92,7 +92,7 @@ def user(plane: ControlPlane, policed: HelmRelease) -> Callable[[str, list[str]]
 
     def make(name: str, kinds: list[str]) -> Path:
         rules = [
-            {"apiGroups": ["ttsfleet.dev"], "resources": ["ttsservices"], "verbs": ["*"]},
+            {"apiGroups": ["ttsfleet.dev"], "resources": ["ttsservices", "ttsservices/scale"], "verbs": ["*"]},
             {"apiGroups": [""], "resources": ["none", *kinds], "verbs": ["create"]},
         ]
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name, "namespace": "speech"}}
@@ -239,6 +239,19 @@ def admitted(plane: Cluster, manifest: Manifest) -> bool:
     except CommandFailed:
         return False
     return True
+
+
+def test_scaling_is_its_own_permission_as_autoscalers_have_it(
+    policed: HelmRelease, user: Callable[[str, list[str]], Path]
+) -> None:
+    plane = policed.cluster
+    plane.apply(service("scaled"))
+    try:
+        scaler = user("scaler", [])
+        plane.kubectl("scale", "ttsservice", "scaled", "-n", "speech", "--replicas=3", kubeconfig=scaler)
+        assert plane.get("ttsservice", "scaled", "speech")["spec"]["replicas"] == 3
+    finally:
+        plane.kubectl("delete", "ttsservice", "scaled", "-n", "speech")
 
 
 def test_metadata_may_be_written_by_whoever_keeps_it(
