@@ -19,6 +19,7 @@ from ttsfleet_operator.profiles import CPU_PROFILE, Profile, ProfileTable, gener
 
 ECC_SHARE = 0.07  # ECC on GDDR6 takes about 6 % off what the driver reports
 MAX_MEMORY_MIB = 1 << 30
+_NO_PRODUCT = "no-product"  # of a class whose products are no possible labels: not the same as any product
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
@@ -153,7 +154,7 @@ def selects(selector: GPUSelector, product: str, memory_mib: int, table: Profile
 def memory_bounds(selector: GPUSelector) -> tuple[int, int]:
     """The memory in MiB, both included, that a device of the class may report. ECC may take its share off `min`."""
     wanted = selector.memory_mib
-    low = int(wanted.min * (1 - ECC_SHARE)) if wanted is not None and wanted.min is not None else 0
+    low = max(1, int(wanted.min * (1 - ECC_SHARE))) if wanted is not None and wanted.min is not None else 0
     high = wanted.max if wanted is not None and wanted.max is not None else MAX_MEMORY_MIB
     return low, high
 
@@ -166,13 +167,19 @@ def label_values(selector: GPUSelector, table: ProfileTable) -> tuple[str, ...]:
     """
     values: list[str] = []
     for wanted in selector.products:
-        values += [wanted, "-".join(wanted.split())]
+        values.append(as_label_value(wanted))
         low, high = memory_bounds(selector)
         for row in table.variants(wanted):
             if low <= row.memory_mib <= high:
                 values += [*_products_meant(wanted, row), *row.aliases]
     spelled = [name for value in values for name in (value, value.removesuffix("-SHARED") + "-SHARED")]
-    return tuple(dict.fromkeys(value for value in spelled if _LABEL_VALUE.fullmatch(value)))
+    given = tuple(dict.fromkeys(value for value in spelled if _LABEL_VALUE.fullmatch(value)))
+    return given or ((_NO_PRODUCT,) if selector.products else ())
+
+
+def as_label_value(product: str) -> str:
+    """A product's name as GPU feature discovery writes it: without special characters, words joined by `-`."""
+    return "-".join(re.sub(r"[^-_.A-Za-z0-9 ]", "", product).split())
 
 
 def _products_meant(wanted: str, row: Profile) -> tuple[str, ...]:

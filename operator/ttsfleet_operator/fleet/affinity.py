@@ -32,7 +32,7 @@ def node_selector_terms(hardware_class: HardwareClass, plan: ClassPlan) -> list[
 def selector_terms(selector: GPUSelector, products: Sequence[str]) -> list[Term]:
     """One term per source of labels that can answer for `products` and the memory range. A later source counts only
     on nodes where no earlier one names a product."""
-    if not products and selector.memory_mib is None:
+    if not products and memory_bounds(selector) == (0, MAX_MEMORY_MIB):
         return []
     if selector.resource_name.startswith(MIG_RESOURCE):
         slices = LabelSource(FEATURE_DISCOVERY.product, f"{selector.resource_name}.memory")
@@ -62,11 +62,12 @@ def _expressions(selector: GPUSelector, products: Sequence[str], source: LabelSo
         expressions.append({"key": source.product, "operator": "In", "values": values})
     elif source is not FEATURE_DISCOVERY:
         expressions.append({"key": source.product, "operator": "Exists"})
-    if selector.memory_mib is None or not source.memory:
+    if not source.memory:
         return expressions
     low, high = memory_bounds(selector)
-    above = str(math.ceil(low / source.mib) - 1)
-    expressions.append({"key": source.memory, "operator": "Gt", "values": [above]})
+    if low > 0:
+        above = str(math.ceil(low / source.mib) - 1)
+        expressions.append({"key": source.memory, "operator": "Gt", "values": [above]})
     if high < MAX_MEMORY_MIB:
         below = str(high // source.mib + 1)
         expressions.append({"key": source.memory, "operator": "Lt", "values": [below]})

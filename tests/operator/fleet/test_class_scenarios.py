@@ -5,6 +5,7 @@ Nodes are Node objects with labels as clusters have them; the classes are YAML a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -487,6 +488,14 @@ def test_class_on_its_nodes(scenario: Scenario) -> None:
             id="an unknown product without a node",
         ),
         pytest.param(
+            "gpu: {products: ['***']}",
+            [RTX_4090],
+            "UnknownProduct",
+            "*** is not in the sizing table",
+            False,
+            id="a product that is no name",
+        ),
+        pytest.param(
             "gpu: {products: [NVIDIA-GB10]}",
             [gfd("NVIDIA-GB10", None, "12.1")],
             "UnknownProduct",
@@ -598,3 +607,17 @@ def test_scheduler_admits_exactly_the_nodes_that_were_planned_for(scenario: Scen
         and (not terms or any(term_admits(term, one.labels) for term in terms))
     ]
     assert len(admitted) == decision.matching_nodes
+
+
+@pytest.mark.parametrize("bounds", ["{max: 11000}", "{min: 1}", "{min: 1, max: 1}", "{}"])
+@pytest.mark.parametrize("products", ["[]", "[rtx-4090]", "[NVIDIA GeForce RTX 4090 (any)]", "['***']"])
+def test_terms_hold_only_what_the_api_server_accepts(products: str, bounds: str) -> None:
+    decision = decide(service(f"gpu: {{products: {products}, memoryMiB: {bounds}}}, profile: l4"), [])
+    assert decision.plan is not None
+    terms = node_selector_terms(decision.hardware_class, decision.plan)
+    assert terms or (products, bounds) == ("[]", "{}"), "without a term any node would do"
+    for term in terms:
+        assert term["matchExpressions"], "an empty term admits no node"
+        for expression in term["matchExpressions"]:
+            for value in expression.get("values", []):
+                assert re.fullmatch(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?", value), expression
