@@ -14,6 +14,7 @@ from ttsfleet_operator.fleet.settings import FleetSettings
 from ttsfleet_operator.pod_layout import CA_DIR, CREDENTIALS_DIR, FETCHED_SOURCES, TOKEN_FILE, pod_model_dir
 
 SCHEMA_VERSION = 1
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def needs_fetch(service: TTSService) -> bool:
@@ -38,7 +39,7 @@ def render_fetch_yaml(service: TTSService, settings: FleetSettings) -> str:
     network = service.spec.network
     if network is not None and network.ca_bundle_config_map_ref is not None:
         values["ca_file"] = f"{CA_DIR}/{network.ca_bundle_config_map_ref.key}"
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return yaml.dump(values, Dumper=_DUMPER, sort_keys=False, default_flow_style=False, allow_unicode=True)
 
 
 def endpoint_of(service: TTSService, settings: FleetSettings) -> str:
