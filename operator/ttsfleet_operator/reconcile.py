@@ -25,7 +25,6 @@ from ttsfleet_operator.manifests.pod_template import pod_template
 from ttsfleet_operator.observe import REFERENCES_EVERY_SECONDS, TROUBLE_AFTER_SECONDS, Observation, Observer, View
 from ttsfleet_operator.operator_metrics import OperatorMetrics
 from ttsfleet_operator.operator_settings import OperatorSettings
-from ttsfleet_operator.plan import Problem
 from ttsfleet_operator.report import Reporter
 from ttsfleet_operator.status.build import build_status
 from ttsfleet_operator.status.observed import ObservedFleet
@@ -108,15 +107,13 @@ class Reconciler:
         return render_fleet(plan, self._fleet_settings(), without_surge=without_surge)
 
     async def _report(self, seen: Observation, plan: FleetPlan, outcome: Outcome) -> float | None:
-        if outcome.refusals:
-            message = f"the API server refuses {'; '.join(outcome.refusals)}"
-            plan = replace(plan, problem=Problem("InvalidPlan", message))
         observed = ObservedFleet(
             classes=self._observer.refreshed(seen),
             service_present=self._observer.has_service(seen),
             name_conflicts=tuple(outcome.name_conflicts),
             field_conflicts=tuple(outcome.field_conflicts),
             foreign_scalers=await self._foreign_scalers(seen, outcome),
+            refusals=tuple(outcome.refusals),
             version_skew=self._refused_image(seen),
             release=self._settings.fleet.release,
             paused=seen.paused,

@@ -216,6 +216,14 @@ def test_what_is_wrong_in_a_pod(plane: ControlPlane, wrong_in_a_pod: Mapping[str
     wait_condition(plane, "narrator", namespace, "Scheduled", "True", "AllScheduled")
 
 
+def test_child_that_a_quota_refuses(plane: ControlPlane, namespace: str) -> None:
+    plane.kubectl("create", "quota", "none", "--hard=count/deployments.apps=0", "-n", namespace)
+    plane.apply(service("narrator", namespace))
+    words = "quota none of the namespace has not enough count/deployments.apps left"
+    for kind, status in (("Ready", "False"), ("Stalled", "True")):
+        assert words in wait_condition(plane, "narrator", namespace, kind, status, "QuotaExceeded")["message"]
+
+
 def test_life_of_a_service_in_conditions_and_events(plane: ControlPlane, namespace: str) -> None:
     plane.apply(service("narrator", namespace, replicas=2, **on("status-0")))
     wait_serving(plane, "narrator", namespace, 2)
