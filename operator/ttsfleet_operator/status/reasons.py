@@ -2,7 +2,7 @@
 
 A message is its template filled with names and codes. Numbers that drift while nothing happens (free devices, restart
 counts, back-off times) are in no template, so an unchanged trouble is an unchanged status. Order = rank: of several
-problems of one class the first is shown.
+problems of one class the first is shown. One table, so longer than other modules.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -36,10 +36,6 @@ def count(raw: Raw, key: str, default: int = 0) -> int:
 def condition(raw: Raw, kind: str) -> Raw:
     """The condition of that type in `raw.status`, or an empty mapping."""
     return next((one for one in items(part(raw, "status"), "conditions") if one.get("type") == kind), {})
-
-
-def names(objects: Sequence[Raw]) -> Iterator[str]:
-    return (text(part(one, "metadata"), "name") for one in objects)
 
 
 def read_time(value: str) -> datetime | None:
