@@ -6,15 +6,19 @@ a bad one says who refuses it and with which words.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ttsfleet_operator.api.manifest import load_services
 from ttsfleet_operator.errors import ManifestError
-from ttsfleet_operator.plan import plan_class
+from ttsfleet_operator.fleet.plan import plan_fleet
+from ttsfleet_operator.fleet.settings import FleetSettings, References
+from ttsfleet_operator.manifests.pod_template import pod_template
 from ttsfleet_operator.profiles import builtin_profiles
-from ttsfleet_operator.sites import site_of_profile
+from ttsfleet_operator.status.build import build_status
+from ttsfleet_operator.status.observed import ObservedFleet
 
 DATA = Path(__file__).parent / "data"
 GOOD = sorted((DATA / "good_manifests").glob("*.yaml"))
@@ -50,11 +54,19 @@ def test_bad_manifest_is_refused_with_a_remedy(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONDITIONS, ids=lambda path: path.stem)
-def test_what_only_a_plan_can_judge_becomes_a_condition_with_a_remedy(path: Path) -> None:
+def test_what_only_the_operator_can_judge_becomes_a_condition_with_a_remedy(path: Path) -> None:
+    """In a cluster without nodes, and without the ConfigMaps that a service names."""
     (service,) = load_services(path)
-    table = builtin_profiles()
-    (one,) = service.spec.hardware.classes
-    problem = plan_class(service, one, table, site_of_profile(service, one, table)).problem
-    assert problem is not None
-    assert f"condition {problem.reason}" == heading(path)["refused by"]
-    assert heading(path)["says"] in problem.message
+    settings = FleetSettings(release="0.1.0", runtime_image="registry.example/runtime:0.1.0")
+    plan = plan_fleet(service, builtin_profiles(), (), {}, settings, References(), pod_template)
+    status = build_status(service, plan, ObservedFleet(), {}, datetime(2026, 11, 23, tzinfo=UTC))
+    told = {
+        one["type"]: (one["status"], f"condition {one['reason']}", one["message"]) for one in status["conditions"]
+    }
+    assert told["Ready"][0] != "True"
+    expected = heading(path)
+    assert [
+        kind
+        for kind, (_, reason, message) in told.items()
+        if reason == expected["refused by"] and expected["says"] in message
+    ], told
