@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -141,3 +142,10 @@ def test_every_message_is_bounded_and_plain(reason: Reason) -> None:
 def test_exit_codes_of_the_fetch_are_documented(code: int) -> None:
     page = (ROOT / "docs" / "status.md").read_text()
     assert f"| {code} | `{FETCH_REASONS[code].value}` |" in page
+
+
+def test_every_problem_of_a_plan_has_its_reason() -> None:
+    """A reason that is not in the closed set would be shown as InvalidPlan."""
+    sources = (ROOT / "operator" / "ttsfleet_operator").rglob("*.py")
+    found = {reason for path in sources for reason in re.findall(r"\bProblem\(\s*\"(\w+)\"", path.read_text())}
+    assert {"OutOfMemory", "NoMatchingNode"} <= found <= {reason.value for reason in Reason}
