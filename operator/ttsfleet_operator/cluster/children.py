@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-from ttsfleet_operator.cluster.diff import Path, differences, stamp_of, stamped
+from ttsfleet_operator.cluster.diff import Path, annotated, differences, stamp_of, stamped
 from ttsfleet_operator.cluster.kinds import SERVICE_LABEL
 
 SPLIT = "ttsfleet.dev/replicas"
@@ -78,8 +77,8 @@ def compare(desired: Raw, live: Raw) -> Comparison:
         current = live["spec"].get("replicas")
         scaled = current if current != body["spec"]["replicas"] else None
         paths = [path for path in paths if path != _REPLICAS]
-        body["spec"]["replicas"] = current
-        body["metadata"]["resourceVersion"] = live["metadata"].get("resourceVersion")
+        body["spec"] = {**body["spec"], "replicas": current}
+        body["metadata"] = {**body["metadata"], "resourceVersion": live["metadata"].get("resourceVersion")}
     return Comparison(body, tuple(paths), drift=stamp_of(live) == stamp_of(body), scaled=scaled)
 
 
@@ -102,7 +101,4 @@ def _split_of(manifest: Raw) -> str | None:
 
 
 def _with_split(desired: Raw) -> dict[str, Any]:
-    body = copy.deepcopy(dict(desired))
-    if _is_split(desired):
-        body["metadata"].setdefault("annotations", {})[SPLIT] = str(body["spec"]["replicas"])
-    return body
+    return annotated(desired, SPLIT, str(desired["spec"]["replicas"])) if _is_split(desired) else dict(desired)

@@ -64,11 +64,14 @@ def stamped(desired: Mapping[str, Any]) -> dict[str, Any]:
     A live object with another stamp holds something that we once wanted and now do not: a difference that desired ⊆
     live cannot see.
     """
-    result = copy.deepcopy(dict(desired))
     content = json.dumps(desired, sort_keys=True, separators=(",", ":"))
-    annotations = result.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations[STAMP] = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return result
+    return annotated(desired, STAMP, hashlib.sha256(content.encode()).hexdigest()[:16])
+
+
+def annotated(manifest: Mapping[str, Any], name: str, value: str) -> dict[str, Any]:
+    """The manifest with one more annotation. It shares with its original everything but metadata and annotations."""
+    metadata = manifest.get("metadata", {})
+    return {**manifest, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), name: value}}}
 
 
 def stamp_of(manifest: Mapping[str, Any]) -> str:
@@ -78,6 +81,8 @@ def stamp_of(manifest: Mapping[str, Any]) -> str:
 
 def without(desired: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
     """The manifest less some paths, as `differences` names them."""
+    if not paths:
+        return dict(desired)
     result = copy.deepcopy(dict(desired))
     for path in paths:
         _drop(result, path)

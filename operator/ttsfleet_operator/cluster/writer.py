@@ -162,7 +162,7 @@ class ChildWriter:
         if paths:
             logger.info("%s: %s differs at %s", service, name, ", ".join(shown(path) for path in paths[:5]))
             body = without(result.body, sorted(lost))
-            body["metadata"]["uid"] = live["metadata"]["uid"]
+            body["metadata"] = {**body["metadata"], "uid": live["metadata"]["uid"]}
             await self._write(kind, body, "apply", outcome, force=True)
             self._ledger.applied(service, name, stamp)
 

@@ -28,7 +28,7 @@ def child(owners: list[dict[str, Any]] | None = None, kind: str = "Service", **s
 
 def live_of(desired: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     """The object as the API server has it after `desired` was applied."""
-    live = to_create(desired)
+    live = copy.deepcopy(to_create(desired))
     live["metadata"] |= {"resourceVersion": "7", "uid": "live", **metadata}
     return live
 
