@@ -87,6 +87,20 @@ class Cluster:
         manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         return self.kubectl("apply", "--server-side", "-f", "-", input=manifest, kubeconfig=kubeconfig)
 
+    def wait_for_definitions(self) -> None:
+        """Waits until every CRD is served. `kubectl wait` ends with an error on one that has no status yet."""
+
+        def established() -> bool:
+            return all(
+                any(
+                    (condition["type"], condition["status"]) == ("Established", "True")
+                    for condition in (crd.get("status") or {}).get("conditions") or ()
+                )
+                for crd in self.get("crd")
+            )
+
+        eventually(established, "CRDs are established")
+
     @contextmanager
     def namespace(self, prefix: str = "test", labels: Mapping[str, str] | None = None) -> Iterator[str]:
         """A fresh namespace with its default service account, deleted at the end (without waiting for it)."""

@@ -20,7 +20,7 @@ def install_definitions(cluster: Cluster) -> None:
     """Installs our CRDs and waits until they are served."""
     files = [f"--filename={path}" for path in sorted(CRDS.glob("ttsfleet.dev_*.yaml"))]
     cluster.kubectl("apply", "--server-side", *files)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
+    cluster.wait_for_definitions()
 
 
 def service(

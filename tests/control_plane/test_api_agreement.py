@@ -76,7 +76,7 @@ def refusal(document: Any) -> str:
 @pytest.mark.slow
 def test_api_server_and_structs_agree_on_every_small_mistake(control_plane: Cluster) -> None:
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/ttsservices.ttsfleet.dev")
+    control_plane.wait_for_definitions()
     disagreements: list[str] = []
     judged = 0
     with closing(config.new_client_from_config(config_file=str(control_plane.kubeconfig))) as api:

@@ -36,8 +36,7 @@ ACCEPTED = [*GOOD, *(path for path in BAD if path not in REFUSED)]
 def cluster(control_plane: Cluster) -> Cluster:
     """The control plane with our CRDs."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
-    names = ("crd/ttsservices.ttsfleet.dev", "crd/ttsgpuprofiles.ttsfleet.dev")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    control_plane.wait_for_definitions()
     return control_plane
 
 

@@ -48,7 +48,7 @@ def installation(plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> He
     )
     installed = HelmRelease(plane, tmp_path_factory.mktemp("helm"), "ttsfleet", NAMESPACE)
     installed.upgrade(CHART)
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.wait_for_definitions()
     return installed
 
 

@@ -45,7 +45,7 @@ def release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HelmRele
             plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         release = HelmRelease(plane, tmp_path, "ttsfleet", NAMESPACE)
         release.upgrade(CHART, values={"watchNamespaces": request.param})
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        plane.wait_for_definitions()
         yield release
 
 

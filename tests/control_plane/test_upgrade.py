@@ -75,7 +75,7 @@ def runtime_image(plane: ControlPlane) -> str:
 def test_next_release_restarts_no_pod_until_the_spec_changes(plane: ControlPlane, tmp_path: Path) -> None:
     release = HelmRelease(plane, tmp_path, "ttsfleet", NAMESPACE)
     release.upgrade(CHART)
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.wait_for_definitions()
 
     def pods() -> dict[str, str]:
         found = plane.get("pods", namespace="speech", selector="ttsfleet.dev/service=narrator")
