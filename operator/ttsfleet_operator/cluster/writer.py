@@ -85,7 +85,7 @@ class ChildWriter:
             except NamespaceEndsError:
                 raise
             except (InvalidError, ForbiddenError) as error:
-                logger.warning("%s: %s is refused: %s", service, name, error)
+                logger.warning("%s: %s is refused: %s", service, name, str(error).splitlines()[0])
                 outcome.refusals.append(f"{name}: {error.message}")
         return outcome
 

@@ -1,0 +1,116 @@
+"""One operator on the real control plane: changes of scale, nodes, storage and of what the cluster offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from control_plane.operator_process import OperatorProcess
+from control_plane.plane import ControlPlane
+from control_plane.speech import ADA, CPU, condition, install_definitions, service, wait_condition, wait_serving
+from control_plane.waiting import eventually
+
+OPERATOR = "operator-of-changes"
+CHANGES_OF_SCALE = 20
+
+
+@pytest.fixture(scope="module")
+def plane(own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """With our definitions, CPU nodes and a running operator."""
+    install_definitions(own_control_plane)
+    nodes = own_control_plane.nodes(count=2, prefix="changes")
+    kubeconfig = own_control_plane.kubeconfig_for(OPERATOR, ["system:masters"])
+    operator = OperatorProcess(kubeconfig, RESYNC_SECONDS="10")
+    operator.wait_leader()
+    yield own_control_plane
+    own_control_plane.kubectl("delete", "ttsservices", "-A", "--all", "--wait=false")
+    log = operator.log()
+    operator.stop()
+    own_control_plane.delete_nodes(nodes)
+    assert "Traceback" not in log, log
+
+
+def test_each_change_of_scale_is_one_write_per_class_and_none_is_reverted(
+    plane: ControlPlane, namespace: str
+) -> None:
+    first = {**CPU, "name": "first", "maxReplicas": 2}
+    plane.apply(service("scaled", namespace, classes=[first, CPU], replicas=1))
+    wait_serving(plane, "scaled", namespace)
+    spec_generation = plane.get("ttsservice", "scaled", namespace)["metadata"]["generation"]
+    mark = plane.audit_mark()
+    for change in range(CHANGES_OF_SCALE):
+        replicas = 4 if change % 2 == 0 else 1
+        plane.kubectl("scale", "ttsservice/scaled", f"--replicas={replicas}", "-n", namespace)
+
+        def split() -> list[int]:
+            return [one["spec"]["replicas"] for one in plane.get("deployments", namespace=namespace)]
+
+        eventually(lambda want=replicas: sum(split()) == want, f"{replicas} replicas are asked for")
+    writes = list(plane.audit(since=mark, user=OPERATOR, writes=True, namespace=namespace))
+    per_class: dict[str, int] = {}
+    for one in writes:
+        if one.resource == "deployments":
+            per_class[one.name] = per_class.get(one.name, 0) + 1
+    assert per_class == {"scaled-first": CHANGES_OF_SCALE, "scaled-cpu": CHANGES_OF_SCALE}
+    assert {one.subresource for one in writes if one.resource == "ttsservices"} == {"status"}
+    live = plane.get("ttsservice", "scaled", namespace)
+    assert live["metadata"]["generation"] == spec_generation + CHANGES_OF_SCALE
+    wait_serving(plane, "scaled", namespace)
+
+
+def test_nodes_that_go_and_come_delete_nothing(plane: ControlPlane, namespace: str) -> None:
+    plane.apply(service("gpu", namespace, classes=[ADA]))
+    wait_condition(plane, "gpu", namespace, "ProfileResolved", reason="ProfilesAssumed")
+    uid = plane.get("deployment", "gpu-ada", namespace)["metadata"]["uid"]
+    scheduled = wait_condition(plane, "gpu", namespace, "Scheduled", "False", within=40)
+    assert scheduled["reason"] in ("NoMatchingNode", "InsufficientGPU", "Unschedulable")
+    nodes = plane.nodes("4090", prefix="late")
+    wait_serving(plane, "gpu", namespace, within=60)
+    assert condition(plane, "gpu", namespace, "ProfileResolved")["reason"] == "ProfilesMatched"
+    plane.delete_nodes(nodes)
+    wait_condition(plane, "gpu", namespace, "Ready", "False", within=60)
+    assert plane.get("deployment", "gpu-ada", namespace)["metadata"]["uid"] == uid
+    plane.kubectl("delete", "ttsservice", "gpu", "-n", namespace)
+
+
+def test_what_the_api_server_refuses_is_said(plane: ControlPlane, namespace: str) -> None:
+    def with_cache(size: str) -> None:
+        source = {"huggingFace": {"repo": "FunAudioLLM/CosyVoice2-0.5B"}}
+        model = {"source": source, "cache": {"claim": {"size": size}}}
+        plane.apply(service("grown", namespace, classes=[ADA], model=model))
+
+    with_cache("2Gi")
+    (claim,) = eventually(lambda: plane.get("persistentvolumeclaims", namespace=namespace), "the claim is there")
+    with_cache("3Gi")
+    stalled = wait_condition(plane, "grown", namespace, "Stalled", reason="ApplyRefused")
+    assert f"PersistentVolumeClaim/{claim['metadata']['name']}" in stalled["message"], "an unbound claim cannot grow"
+    assert plane.find("deployment", "grown-ada", namespace), "the rest is made all the same"
+
+
+def test_a_service_monitor_is_made_where_its_kind_exists(plane: ControlPlane, namespace: str) -> None:
+    plane.apply(service("monitored", namespace))
+    wait_serving(plane, "monitored", namespace)
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "servicemonitors.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"plural": "servicemonitors", "singular": "servicemonitor", "kind": "ServiceMonitor"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+    plane.apply(definition)
+    try:
+        eventually(lambda: plane.find("servicemonitor", "monitored", namespace), "it is made", 40, every=0.5)
+        mark = plane.audit_mark()
+        plane.kubectl("delete", "servicemonitor", "monitored", "-n", namespace)
+        eventually(lambda: plane.find("servicemonitor", "monitored", namespace), "it is made again", 40, every=0.5)
+        writes = plane.audit(since=mark, user=OPERATOR, writes=True, namespace=namespace, resource="servicemonitors")
+        assert len(list(writes)) == 1
+    finally:
+        plane.kubectl("delete", "customresourcedefinition", "servicemonitors.monitoring.coreos.com")
+    wait_serving(plane, "monitored", namespace)
