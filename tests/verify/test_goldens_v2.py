@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ttsfleet_runtime.verify.manifest import Entry, read_manifest
-from ttsfleet_runtime.verify.runner import Outcome, Runner, Selection, load_case_modules, use_exact_float32
+from ttsfleet_runtime.verify.result import Outcome
+from ttsfleet_runtime.verify.runner import Runner, Selection, load_case_modules, use_exact_float32
 
 GOLDENS_DIR = Path(__file__).resolve().parent.parent / "goldens"
 SELECTION = Selection(model_version=2)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -21,30 +20,11 @@ from rich.console import Console
 from ttsfleet_runtime.checkpoint.convert import convert
 from ttsfleet_runtime.checkpoint.directory import IMPLEMENTED_VERSIONS
 from ttsfleet_runtime.errors import ConfigError
-from ttsfleet_runtime.verify.compare import Check, Comparison, UnknownToleranceError, check_tolerance, compare
+from ttsfleet_runtime.verify.compare import Comparison, UnknownToleranceError, check_tolerance, compare
 from ttsfleet_runtime.verify.manifest import Entry, read_case, read_manifest
 from ttsfleet_runtime.verify.registry import REGISTRY, Context
-
-NOT_SELECTED = "not selected"
-
-
-class Outcome(StrEnum):
-    PASSED = "passed"
-    FAILED = "FAILED"
-    NOT_RUN = "not run"
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a case. `checks` is empty unless it ran to the end; `note` says why, or what was left out."""
-
-    name: str
-    fn: str
-    outcome: Outcome
-    checks: Sequence[Check] = ()
-    note: str = ""
-    seconds: float = 0.0
+from ttsfleet_runtime.verify.result import NOT_SELECTED, Outcome, Result
+from ttsfleet_runtime.verify.table import print_results
 
 
 @dataclass(frozen=True)
@@ -174,7 +154,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The `verify` command. Raises ConfigError for a missing manifest or device."""
-    from ttsfleet_runtime.verify.table import print_results
 
     goldens_dir: Path = args.goldens.absolute()
     read_manifest(goldens_dir)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ttsfleet_runtime.verify.compare import Check
-from ttsfleet_runtime.verify.runner import NOT_SELECTED, Outcome, Result
+from ttsfleet_runtime.verify.result import NOT_SELECTED, Outcome, Result
 
 _STYLES = {
     Outcome.PASSED: "green",
