@@ -1,4 +1,4 @@
-"""`TTSService` v1alpha1 in pydantic: the one source of the manifest's shape, its rules and, later, the CRD."""
+"""`TTSService` and `TTSGPUProfile` v1alpha1 in pydantic: the one source of their shape, their rules and the CRDs."""
 
 from ttsfleet_operator.api.engine import EngineOverrides, ServerOptions
 from ttsfleet_operator.api.hardware import GPUSelector, HardwareClass
