@@ -5,10 +5,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries check fmt docs bench soak wer verify lock clean
+.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries check fmt docs bench soak e2e-soak wer verify lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install ## speak a sentence into demo.wav
 	$(BIN)/ttsfleet demo -o demo.wav
@@ -57,6 +57,10 @@ bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=
 
 soak: install-dev ## 1,000 mixed requests, then look for leaks (SOAK_ARGS=...)
 	$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
+
+e2e-soak: install-dev cluster-binaries ## the long runs on a control plane: scale, ten idle minutes, 200 scalings (SCALE_ARGS=...)
+	E2E_IDLE_SECONDS=600 E2E_SCALINGS=200 $(BIN)/pytest tests/control_plane/test_scale.py tests/control_plane/test_scaling.py
+	PYTHONPATH=e2e $(BIN)/python benchmarks/control_plane_scale.py $(SCALE_ARGS)
 
 wer: ## word error rate through the HTTP API, by a speech recogniser (WER_ARGS=...)
 	@tools/install asr

@@ -122,19 +122,26 @@ class Load:
         return arrivals
 
     async def _watch(self, kind: Kind) -> AsyncIterator[Mapping[str, Any]]:
-        """All objects of a kind as they are and become."""
+        """All objects of a kind as they are and become, for ever.
+
+        The API server ends a watch whose reader is slower than a burst; the next one begins with all objects.
+        """
         timeout = aiohttp.ClientTimeout(total=None)
         connector = aiohttp.TCPConnector(ssl=self._tls)
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get(f"{self._host}{kind.path()}", params={"watch": "true"}) as answer,
-        ):
-            answer.raise_for_status()
-            held = b""
-            async for data in answer.content.iter_any():
-                *lines, held = (held + data).split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    if event["type"] in ("ADDED", "MODIFIED"):
-                        yield event["object"]
-        raise NeverHappened(f"the watch of {kind.plural} ended")
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            while True:
+                async with session.get(f"{self._host}{kind.path()}", params={"watch": "true"}) as answer:
+                    answer.raise_for_status()
+                    async for raw in _objects(answer):
+                        yield raw
+
+
+async def _objects(answer: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
+    """The objects of a watch's events, one line each, until it ends."""
+    held = b""
+    async for data in answer.content.iter_any():
+        *lines, held = (held + data).split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["type"] in ("ADDED", "MODIFIED"):
+                yield event["object"]
