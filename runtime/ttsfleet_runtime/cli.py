@@ -93,20 +93,17 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     config = locations.complete_locations(flags.read_config(arguments), os.environ)
     key = api_key(arguments)
+    _, file = _key_source(arguments)
     from ttsfleet_runtime.router import main as router
 
-    return router.run(config, key)
+    return router.run(config, key, None if file is None else Path(file))
 
 
 def api_key(arguments: argparse.Namespace) -> str | None:
     """The key from the flag, the named file, TTSFLEET_API_KEY or TTSFLEET_API_KEY_FILE; None = open access."""
-    if arguments.api_key is not None and arguments.api_key_file is not None:
-        raise ConfigError("--api-key and --api-key-file are both given; give one of them", param="api_key")
-    key: str | None = arguments.api_key
-    file: str | None = arguments.api_key_file
-    if key is None and file is None:
-        key = os.environ.get("TTSFLEET_API_KEY") or None
-        file = None if key else os.environ.get("TTSFLEET_API_KEY_FILE") or None
+    from ttsfleet_runtime.server.key_file import usable_key
+
+    key, file = _key_source(arguments)
     if key is None and file is None:
         return None
     if file is not None:
@@ -116,10 +113,17 @@ def api_key(arguments: argparse.Namespace) -> str | None:
             raise ConfigError(
                 f"api key file {file}: {error}; it must hold the key as text", param="api_key"
             ) from error
-    key = (key or "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError("the API key must be one line of printable ASCII characters", param="api_key")
-    return key
+    return usable_key(key or "")
+
+
+def _key_source(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The key that was given, or the file that holds it; at most one of them."""
+    if arguments.api_key is not None and arguments.api_key_file is not None:
+        raise ConfigError("--api-key and --api-key-file are both given; give one of them", param="api_key")
+    if arguments.api_key is not None or arguments.api_key_file is not None:
+        return arguments.api_key, arguments.api_key_file
+    key = os.environ.get("TTSFLEET_API_KEY") or None
+    return key, None if key else os.environ.get("TTSFLEET_API_KEY_FILE") or None
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -215,7 +215,7 @@ class Server:
     """The app, its client and its listener in a thread with an event loop."""
 
     def __init__(
-        self, router: FakeRouter, plan: EnginePlan, model: ModelInfo, api_key: str | None, resolver: Any
+        self, router: FakeRouter, plan: EnginePlan, model: ModelInfo, api_key: Callable[[], str] | None, resolver: Any
     ) -> None:
         self.router = router
         self.plan = plan
@@ -230,7 +230,7 @@ class Server:
         self._thread.start()
         assert self._ready.wait(DEADLINE_SECONDS)
 
-    async def _serve(self, model: ModelInfo, api_key: str | None, resolver: Any) -> None:
+    async def _serve(self, model: ModelInfo, api_key: Callable[[], str] | None, resolver: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self.client = RouterClient("http-0", self.router.run_dir)
         await self.client.start()
@@ -291,10 +291,15 @@ def start_server(fake_router: FakeRouter, model: ModelInfo) -> Iterator[Callable
     servers: list[Server] = []
 
     def start(
-        *, api_key: str | None = None, resolver: Any = resolve, model: ModelInfo = model, **sections: Any
+        *,
+        api_key: str | Callable[[], str] | None = None,
+        resolver: Any = resolve,
+        model: ModelInfo = model,
+        **sections: Any,
     ) -> Server:
         plan = EnginePlan.model_validate({"model_dir": "/nowhere", **sections})
-        servers.append(Server(fake_router, plan, model, api_key, resolver))
+        key = (lambda: api_key) if isinstance(api_key, str) else api_key
+        servers.append(Server(fake_router, plan, model, key, resolver))
         return servers[-1]
 
     yield start

@@ -18,7 +18,7 @@ import pytest
 
 from ttsfleet_runtime.config.plan import EnginePlan, write_plan
 from ttsfleet_runtime.messages import Heartbeat, Hello, Retiring, SegmentConsumed, Shutdown, SpeechRequest
-from ttsfleet_runtime.server.worker import read_api_key, retire_after
+from ttsfleet_runtime.server.worker import retire_after
 
 EXIT_SECONDS = 15.0
 MAX_BEATS = 5
@@ -214,15 +214,6 @@ def test_a_worker_whose_parent_is_gone_does_not_start(workers: Workers) -> None:
 def test_max_requests_zero_never_retires_and_jitter_spreads() -> None:
     assert retire_after(0, 100) is None
     assert {retire_after(10, 2) for _ in range(200)} == {10, 11, 12}
-
-
-def test_an_empty_key_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_text("  sk-1\n")
-    assert read_api_key(path) == "sk-1"
-    path.write_text("\n")
-    with pytest.raises(Exception, match="is empty"):
-        read_api_key(path)
 
 
 def test_the_http_process_imports_no_torch() -> None:

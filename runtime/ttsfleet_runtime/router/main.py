@@ -24,9 +24,10 @@ from ttsfleet_runtime.router.run_dir import run_directory
 logger = logging.getLogger(__name__)
 
 
-def run(config: EngineConfig, api_key: str | None) -> int:
+def run(config: EngineConfig, api_key: str | None, api_key_file: Path | None = None) -> int:
     """Serve until a signal; returns the exit status.
 
+    `api_key_file`: where `api_key` was read, when it was a file; it is looked at again while the server runs.
     `config` has its locations filled in (`config.locations`). Raises TTSFleetError for a model or a configuration
     that cannot be served.
     """
@@ -41,10 +42,17 @@ def run(config: EngineConfig, api_key: str | None) -> int:
     for note in effective.notes:
         logger.info("%s", note_as_line(note))
     with run_directory() as run_dir:
-        return uvloop.run(_serve(effective, model, bundle_dir, run_dir, api_key))
+        return uvloop.run(_serve(effective, model, bundle_dir, run_dir, api_key, api_key_file))
 
 
-async def _serve(effective: Effective, model: ModelInfo, bundle_dir: Path, run_dir: Path, api_key: str | None) -> int:
+async def _serve(
+    effective: Effective,
+    model: ModelInfo,
+    bundle_dir: Path,
+    run_dir: Path,
+    api_key: str | None,
+    api_key_file: Path | None,
+) -> int:
     router = Router(
         effective.plan,
         model,
@@ -52,5 +60,6 @@ async def _serve(effective: Effective, model: ModelInfo, bundle_dir: Path, run_d
         run_dir=run_dir,
         notes=[{name: str(value) for name, value in asdict(note).items()} for note in effective.notes],
         api_key=api_key,
+        api_key_file=api_key_file,
     )
     return await router.serve()

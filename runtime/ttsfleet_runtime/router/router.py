@@ -82,6 +82,7 @@ class Router:
         run_dir: Path,
         notes: list[dict[str, str]],
         api_key: str | None,
+        api_key_file: Path | None,
     ) -> None:
         self._plan = plan
         self._model = model
@@ -89,6 +90,7 @@ class Router:
         self._notes = notes
         self._bundle_dir = bundle_dir
         self._api_key = api_key
+        self._api_key_file = api_key_file
         self._fleet = Fleet(plan, model.styles)
         self._voices = VoiceRegistry(Path(plan.voices_dir), model, plan.limits)
         self._pipeline = Pipeline(plan, model, self._fleet, self._voices)
@@ -118,7 +120,7 @@ class Router:
         self._spawn(self._receive(), "receive")
         self._spawn(self._tick(), "tick")
         self._spawn(self._self_test.run(self._handle_local, self._servable), "self-test")
-        await self._children.start_all(self._listener.fileno(), self._write_api_key())
+        await self._children.start_all(self._listener.fileno(), self._key_path())
         await self._stop.wait()
         self._draining = True
         if self._failed:
@@ -154,10 +156,10 @@ class Router:
         logger.info("API on port %d, management on port %d", self._ports["api"], self._ports["management"])
         self._self_test.open(self._zmq)
 
-    def _write_api_key(self) -> Path | None:
-        """The key as a file that only we can read: command lines and environments are not secret."""
-        if self._api_key is None:
-            return None
+    def _key_path(self) -> Path | None:
+        """The user's file, which may be rotated, else one that only we can read: command lines are not secret."""
+        if self._api_key is None or self._api_key_file is not None:
+            return self._api_key_file
         path = self._run_dir / "api-key"
         path.touch(mode=0o600)
         path.write_text(self._api_key)

@@ -59,14 +59,14 @@ class AccessLayer:
         app: ASGIApp,
         *,
         plan: EnginePlan,
-        api_key: str | None,
+        api_key: Callable[[], str] | None,
         load: WorkerLoad,
         report: Callable[[RequestReport], None],
     ) -> None:
         self._app = app
         self._max_running = plan.server.worker_connections
         self._max_body_bytes = int(plan.limits.prompt_bytes * _BASE64_OVERHEAD) + _BODY_MARGIN_BYTES
-        self._api_key = None if api_key is None else api_key.encode()
+        self._api_key = api_key
         self._load = load
         self._report = report
 
@@ -122,7 +122,7 @@ class AccessLayer:
         if self._api_key is None or scope["path"] in OPEN_PATHS:
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key().encode()):
             problem = "the API key is wrong" if key else "an API key is required"
             raise UnauthorizedError(f"{problem}: send the header `Authorization: Bearer <key>`")
 

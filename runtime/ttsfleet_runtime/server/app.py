@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -25,11 +26,14 @@ def create_app(
     client: RouterClient,
     plan: EnginePlan,
     model: ModelInfo,
-    api_key: str | None,
+    api_key: Callable[[], str] | None,
     load: WorkerLoad | None = None,
     resolver: Resolver = resolve,
 ) -> FastAPI:
-    """The app around a started `client`. `load` is shared with the process, which retires by it."""
+    """The app around a started `client`.
+
+    `api_key` gives the key as it is now; None = open access. `load` is shared with the process, which retires by it.
+    """
     # No /docs: its page loads scripts from elsewhere. /openapi.json stays.
     app = FastAPI(title="ttsfleet", version=version("ttsfleet-runtime"), docs_url=None, redoc_url=None)
     fetcher = AudioFetcher(

@@ -25,11 +25,12 @@ import uvloop
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
 from ttsfleet_runtime.config.plan import EnginePlan, read_plan
-from ttsfleet_runtime.errors import ConfigError, TTSFleetError, UnavailableError
+from ttsfleet_runtime.errors import TTSFleetError, UnavailableError
 from ttsfleet_runtime.messages import Gauge, GetStatus, Heartbeat, Hello, Retiring
 from ttsfleet_runtime.process import configure_logging, die_with_parent, ignore_interrupt
 from ttsfleet_runtime.server.access import WorkerLoad
 from ttsfleet_runtime.server.app import create_app
+from ttsfleet_runtime.server.key_file import KeyFile
 from ttsfleet_runtime.server.listener import Listener, bound_dead_clients, listener_config, quiet_uvicorn
 from ttsfleet_runtime.server.router_client import RouterClient
 
@@ -46,14 +47,16 @@ _SHUTTING_DOWN = UnavailableError(
 class Worker:
     """One HTTP process from its first to its last request."""
 
-    def __init__(self, identity: str, run_dir: Path, plan: EnginePlan, model: ModelInfo, api_key: str | None) -> None:
+    def __init__(
+        self, identity: str, run_dir: Path, plan: EnginePlan, model: ModelInfo, api_key: KeyFile | None
+    ) -> None:
         self._plan = plan.server
         self._client = RouterClient(identity, run_dir)
         self._load = WorkerLoad()
         self._load.on_ended = self._count
         self._retire_after = retire_after(self._plan.max_requests, self._plan.max_requests_jitter)
         self._retirement: asyncio.Task[None] | None = None
-        app = create_app(self._client, plan, model, api_key, self._load)
+        app = create_app(self._client, plan, model, None if api_key is None else api_key.current, self._load)
         self._listener = Listener(
             listener_config(app, self._plan),
             self._plan,
@@ -138,14 +141,6 @@ def _number(identity: str) -> int:
     return int(tail) if tail.isdigit() else -1
 
 
-def read_api_key(path: Path) -> str:
-    """The key in a file, without surrounding white space. Raises ConfigError for an empty file: it would match."""
-    key = path.read_text(encoding="utf-8").strip()
-    if not key:
-        raise ConfigError(f"{path}: the API key file is empty")
-    return key
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ttsfleet_runtime.server.worker", description=__doc__)
     parser.add_argument("--identity", required=True)
@@ -163,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = read_plan(args.plan)
     listening = socket.socket(fileno=args.fd)
     bound_dead_clients(listening, plan.server)
-    api_key = None if args.api_key_file is None else read_api_key(args.api_key_file)
+    api_key = None if args.api_key_file is None else KeyFile(args.api_key_file)
     model = read_model_info(args.bundle)
 
     async def serve() -> None:
