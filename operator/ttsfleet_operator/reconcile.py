@@ -74,8 +74,7 @@ class Reconciler:
             try:
                 service = parse_service(raw)
             except ManifestError as error:
-                await self._reporter.report_unreadable(raw, error, self._wall())
-                return None
+                return await self._reporter.report_unreadable(raw, error, self._wall())
             seen = await self._observer.observe(service, raw)
             plan = self._plan(seen)
             try:

@@ -37,33 +37,40 @@ class Reporter:
     async def report(
         self, service: TTSService, previous: Mapping[str, Any], status: dict[str, Any], now: datetime
     ) -> float | None:
-        """Write the status if it is due. Seconds until it will be; None = nothing is left to write."""
+        """Write the status if it is due. Seconds until it will be; None = nothing is left to write.
+
+        0 also when the answer shows a spec that was changed meanwhile: its watch event will look like old news.
+        """
         key = ObjectKey(service.namespace, service.name)
         wait = wait_seconds(previous, status, self._written.get(key), now)
         if wait != 0.0:
             return wait
-        if not await self._write(key, service.metadata.uid, status):
+        answer = await self._write(key, service.metadata.uid, status)
+        if answer is None:
             return None
         self._written[key] = now
+        changed = self._store(key, answer)
         for draft in transitions(previous, status):
             await self._post(event_manifest(service, draft, now))
-        return None
+        return 0.0 if changed else None
 
-    async def report_unreadable(self, raw: Manifest, error: ManifestError, now: datetime) -> None:
-        """Say that the spec cannot be read, which the API server's own checks should have prevented."""
+    async def report_unreadable(self, raw: Manifest, error: ManifestError, now: datetime) -> float | None:
+        """Say that the spec cannot be read, which the API server's own checks should have prevented. As `report`."""
         previous = raw.get("status") or {}
         status = {**previous, "conditions": _unreadable(raw, str(error)[:MAX_UNREADABLE], now)}
         before = {one["type"]: (one["status"], one["message"]) for one in previous.get("conditions") or []}
         after = {one["type"]: (one["status"], one["message"]) for one in status["conditions"]}
-        if before != after:
-            key = ObjectKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
-            await self._write(key, raw["metadata"]["uid"], status)
+        if before == after:
+            return None
+        key = ObjectKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
+        answer = await self._write(key, raw["metadata"]["uid"], status)
+        return 0.0 if answer is not None and self._store(key, answer) else None
 
     def forget(self, key: ObjectKey) -> None:
         self._written.pop(key, None)
 
-    async def _write(self, key: ObjectKey, uid: str, status: Mapping[str, Any]) -> bool:
-        """False: the service is gone."""
+    async def _write(self, key: ObjectKey, uid: str, status: Mapping[str, Any]) -> Manifest | None:
+        """The service as it is now; None when it is gone."""
         body = {
             "apiVersion": SERVICES_OF_USERS.api_version,
             "kind": SERVICES_OF_USERS.name,
@@ -72,11 +79,15 @@ class Reporter:
         }
         self.wrote("ttsservices/status", "apply")
         try:
-            answer = await self.client.apply(SERVICES_OF_USERS, body, STATUS_MANAGER, subresource="status")
+            return await self.client.apply(SERVICES_OF_USERS, body, STATUS_MANAGER, subresource="status")
         except (NotFoundError, ConflictError):
-            return False
+            return None
+
+    def _store(self, key: ObjectKey, answer: Manifest) -> bool:
+        """Whether the answer shows more than our status: somebody wrote the service while it was reconciled."""
+        before = self.services.meaning(key)
         self.services.put(answer)
-        return True
+        return before is not None and self.services.meaning(key) != before
 
     async def _post(self, event: Manifest) -> None:
         """Events are a courtesy: one that cannot be posted (a namespace that ends) stops nothing."""
