@@ -65,6 +65,13 @@ class RevertLedger:
                 entry.reverts[path] = [*times, now]
         return frozenset(lost)
 
+    def withdraw(self, service: ObjectKey, child: str, paths: Iterable[Path]) -> None:
+        """The repair that was recorded last did not happen: no answer, or a conflict."""
+        entry = self._services.get(service, {}).get(child)
+        for path in paths:
+            if entry is not None and entry.reverts.get(path):
+                entry.reverts[path].pop()
+
     def settle(self, service: ObjectKey, child: str, agreed: Iterable[Path]) -> None:
         """These given-up paths hold what we want: they are ours again."""
         entry = self._services.get(service, {}).get(child)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from ttsfleet_operator.cluster.api_errors import (
     AlreadyExistsError,
+    APIError,
     ConflictError,
     ForbiddenError,
     InvalidError,
@@ -153,7 +154,8 @@ class ChildWriter:
         if lost:
             self._ledger.settle(service, name, lost - set(result.paths))
         paths = [path for path in result.paths if path not in lost]
-        if paths and (result.drift or self._ledger.was_applied(service, name, stamp)):
+        fought = bool(paths) and (result.drift or self._ledger.was_applied(service, name, stamp))
+        if fought:
             lost |= self._ledger.record(service, name, stamp, paths, self._clock())
             paths = [path for path in paths if path not in lost]
         remaining = lost & set(result.paths)
@@ -163,7 +165,12 @@ class ChildWriter:
             logger.info("%s: %s differs at %s", service, name, ", ".join(shown(path) for path in paths[:5]))
             body = without(result.body, sorted(lost))
             body["metadata"] = {**body["metadata"], "uid": live["metadata"]["uid"]}
-            await self._write(kind, body, "apply", outcome, force=True)
+            try:
+                await self._write(kind, body, "apply", outcome, force=True)
+            except APIError:
+                if fought:
+                    self._ledger.withdraw(service, name, paths)
+                raise
             self._ledger.applied(service, name, stamp)
 
     async def _write(self, kind: Kind, body: Manifest, verb: str, outcome: Outcome, *, force: bool) -> Manifest:

@@ -24,6 +24,15 @@ def test_three_repairs_are_made_and_the_fourth_is_not() -> None:
     assert ledger.given_up(SERVICE, "Service/a", "s") == {PATH}
 
 
+def test_a_repair_that_did_not_happen_does_not_count() -> None:
+    ledger = RevertLedger()
+    for turn in range(10):
+        assert ledger.record(SERVICE, "Service/a", "s", [PATH], float(turn)) == frozenset()
+        ledger.withdraw(SERVICE, "Service/a", [PATH])
+    assert fought(ledger, 3) == frozenset()
+    assert fought(ledger, 1) == {PATH}
+
+
 def test_repairs_that_are_ten_minutes_apart_go_on() -> None:
     assert fought(RevertLedger(), 50, every=300.0) == frozenset()
 
