@@ -94,9 +94,8 @@ class LeaderElection:
     async def _attempt(self) -> bool | None:
         """True: held now. False: someone else's. None: no answer, so unknown."""
         started = self.clock()
-        deadline = self.settings.renew_deadline_seconds
         try:
-            held = await asyncio.wait_for(self._acquire_or_renew(), timeout=deadline)
+            held = await asyncio.wait_for(self._acquire_or_renew(), timeout=self._patience_seconds(started))
         except (ConflictError, AlreadyExistsError):
             return None
         except (APIError, TimeoutError) as error:
@@ -105,6 +104,14 @@ class LeaderElection:
         if held:
             self._renewed_at = started
         return held
+
+    def _patience_seconds(self, now: float) -> float:
+        """How long an attempt may take. A leader's ends a second before another may take over; one that is late
+        (this process was held up) is short, since another may lead already."""
+        deadline = self.settings.renew_deadline_seconds
+        if not self.is_leader:
+            return deadline
+        return max(1.0, min(deadline, self._renewed_at + self.settings.duration_seconds - 1.0 - now))
 
     async def _acquire_or_renew(self) -> bool:
         settings = self.settings

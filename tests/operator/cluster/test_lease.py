@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from datetime import UTC, datetime, timedelta
 
@@ -152,6 +153,20 @@ async def test_a_leader_that_cannot_renew_is_lost_before_another_may_start(store
     assert one.events == ["won"]
     time.now += 2
     await one.step()
+    assert one.events == ["won", "lost"]
+
+
+async def test_a_leader_whose_renewal_hangs_is_lost_before_another_may_start(store: Store, time: Time) -> None:
+    one = Candidate("one", store, time)
+    await one.step()
+
+    async def hanging_get(kind: Kind, namespace: str, name: str) -> Manifest:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    store.get = hanging_get  # type: ignore[method-assign]
+    time.now += 14
+    async with asyncio.timeout(5):
+        await one.step()
     assert one.events == ["won", "lost"]
 
 
