@@ -20,6 +20,7 @@ from ttsfleet_operator.cluster.kinds import CLASS_LABEL, CONFIG_MAPS, DEPLOYMENT
 from ttsfleet_operator.cluster.stores import ObjectKey
 from ttsfleet_operator.cluster.view import ClusterView
 from ttsfleet_operator.fleet.bundle import (
+    DIGEST_ANNOTATION,
     DISTRIBUTION_ANNOTATION,
     INPUTS_ANNOTATION,
     PlanBundle,
@@ -194,39 +195,27 @@ class Observer:
 def _running_class(
     service: str, name: str, deployment: Manifest | None, maps: Mapping[str, Manifest]
 ) -> RunningClass | None:
-    """What the cluster has of a class. Without a Deployment its newest stored plan counts."""
-    prefix = f"{service}-{name}-"
-    if deployment is not None:
-        stored = sorted(config_map_names(deployment) & maps.keys())
-    else:
-        ours = [one for one in maps.values() if one["metadata"]["labels"].get(CLASS_LABEL) == name]
-        ours.sort(key=lambda one: (one["metadata"].get("creationTimestamp") or "", one["metadata"]["name"]))
-        stored = [one["metadata"]["name"] for one in ours[-1:]]
-    stored = [one for one in stored if one.startswith(prefix)]
-    if deployment is None and not stored:
+    """What the cluster has of a class; without a Deployment nothing, whatever plans are stored."""
+    if deployment is None:
         return None
-    config_map = maps[stored[0]] if stored else None
-    bundle = _bundle(prefix, config_map) if config_map is not None else None
-    annotations = (config_map["metadata"].get("annotations") or {}) if config_map is not None else {}
-    deployed = deployment or {"metadata": {}, "spec": {"replicas": 0}}
+    prefix = f"{service}-{name}-"
+    stored = sorted(one for one in config_map_names(deployment) & maps.keys() if one.startswith(prefix))
+    config_map: Manifest = maps[stored[0]] if stored else {"metadata": {}}
+    annotations = deployment["metadata"].get("annotations") or {}
+    data = config_map.get("data") or {}
     return RunningClass(
         class_name=name,
-        bundle=bundle,
-        inputs_hash=annotations.get(INPUTS_ANNOTATION, ""),
-        ready=(deployed.get("status") or {}).get("readyReplicas") or 0,
-        replicas=deployed["spec"].get("replicas") or 0,
-        distribution_hash=(deployed["metadata"].get("annotations") or {}).get(DISTRIBUTION_ANNOTATION, ""),
+        bundle=_read_bundle(annotations.get(DIGEST_ANNOTATION, ""), tuple(sorted(data.items()))),
+        inputs_hash=(config_map["metadata"].get("annotations") or {}).get(INPUTS_ANNOTATION, ""),
+        ready=(deployment.get("status") or {}).get("readyReplicas") or 0,
+        replicas=deployment["spec"].get("replicas") or 0,
+        distribution_hash=annotations.get(DISTRIBUTION_ANNOTATION, ""),
     )
 
 
-def _bundle(prefix: str, config_map: Manifest) -> PlanBundle | None:
-    data = config_map.get("data") or {}
-    return _read_bundle(config_map["metadata"]["name"].removeprefix(prefix), tuple(sorted(data.items())))
-
-
 @functools.lru_cache(maxsize=256)
-def _read_bundle(bundle_hash: str, data: tuple[tuple[str, str], ...]) -> PlanBundle | None:
-    return read_bundle(bundle_hash, dict(data))
+def _read_bundle(digest: str, data: tuple[tuple[str, str], ...]) -> PlanBundle | None:
+    return read_bundle(digest, dict(data))
 
 
 def _content_hash(config_map: Manifest | None, reference: ConfigMapKey) -> str:

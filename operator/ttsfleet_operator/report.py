@@ -70,7 +70,7 @@ class Reporter:
         self._written.pop(key, None)
 
     async def _write(self, key: ObjectKey, uid: str, status: Mapping[str, Any]) -> Manifest | None:
-        """The service as it is now; None when it is gone."""
+        """The service as it is now; None when it is gone. Raises ConflictError where the queue should look again."""
         body = {
             "apiVersion": SERVICES_OF_USERS.api_version,
             "kind": SERVICES_OF_USERS.name,
@@ -80,7 +80,7 @@ class Reporter:
         self.wrote("ttsservices/status", "apply")
         try:
             return await self.client.apply(SERVICES_OF_USERS, body, STATUS_MANAGER, subresource="status")
-        except (NotFoundError, ConflictError):
+        except NotFoundError:
             return None
 
     def _store(self, key: ObjectKey, answer: Manifest) -> bool:

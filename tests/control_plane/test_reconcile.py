@@ -261,6 +261,31 @@ def test_a_paused_service_is_left_as_it_is(plane: ControlPlane, namespace: str) 
     assert plane.find("service", "paused", namespace)
 
 
+def test_a_stored_plan_that_somebody_replaced_is_not_run(plane: ControlPlane, namespace: str) -> None:
+    """Whoever may write ConfigMaps need not be allowed to create pods."""
+    plane.apply(service("forged", namespace))
+    wait_serving(plane, "forged", namespace)
+    before = deployment(plane, "forged-cpu", namespace)["spec"]["template"]
+    plane.kubectl("annotate", "ttsservice/forged", "ttsfleet.dev/paused=true", "-n", namespace)
+    eventually(lambda: condition(plane, "forged", namespace, "Ready").get("reason") == "Paused", "paused")
+    stored = plane.get("configmaps", namespace=namespace, selector="ttsfleet.dev/service=forged")[0]
+    template = json.loads(stored["data"]["pod-template.json"])
+    template["spec"]["hostNetwork"] = True
+    stored["data"]["pod-template.json"] = json.dumps(template)
+    name = stored["metadata"]["name"]
+    kept = {key: stored["metadata"][key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences")}
+    plane.kubectl("delete", "configmap", name, "-n", namespace)
+    plane.apply({**stored, "metadata": kept})
+    plane.kubectl("annotate", "ttsservice/forged", "ttsfleet.dev/paused-", "-n", namespace)
+    refused = wait_condition(plane, "forged", namespace, "Stalled", "True")
+    assert name in refused["message"]
+    assert deployment(plane, "forged-cpu", namespace)["spec"]["template"] == before
+    plane.kubectl("delete", "configmap", name, "-n", namespace)
+    restored = eventually(lambda: plane.find("configmap", name, namespace), "the plan is stored again", 60)
+    assert "hostNetwork" not in restored["data"]["pod-template.json"]
+    assert deployment(plane, "forged-cpu", namespace)["spec"]["template"] == before
+
+
 def test_a_changed_config_map_that_a_service_refers_to_rolls_it(plane: ControlPlane, namespace: str) -> None:
     def bundle(text: str) -> None:
         data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": namespace}}

@@ -1,7 +1,9 @@
 """A plan in force as a file (docs/adr/0006): what decides a class's pods, how it is stored, when another takes over.
 
 Stored in the immutable ConfigMap `<service>-<class>-<hash>` under `ENGINE_KEY` and `TEMPLATE_KEY`; the annotation
-`INPUTS_ANNOTATION` holds the hash of the user's inputs that it was rendered from. Pure.
+`INPUTS_ANNOTATION` holds the hash of the user's inputs that it was rendered from. The class's Deployment carries the
+full digest (`DIGEST_ANNOTATION`): a stored plan is believed only where both agree, since whoever may write ConfigMaps
+need not be allowed to create pods. Pure.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ ENGINE_KEY = "engine.yaml"
 TEMPLATE_KEY = "pod-template.json"
 INPUTS_ANNOTATION = "ttsfleet.dev/inputs-hash"
 DISTRIBUTION_ANNOTATION = "ttsfleet.dev/distribution-hash"
+DIGEST_ANNOTATION = "ttsfleet.dev/plan-digest"
 
 # What decides nothing of a pod: counts and their split, how a change is carried out, and what stands around the pods.
 _SPEC_WITHOUT_EFFECT = frozenset({"replicas", "suspend", "monitoring"})
@@ -38,6 +41,11 @@ class PlanBundle:
     hash: str
     engine_yaml: str
     pod_template: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, as 64 hexadecimal digits."""
+        return _plan_digest(self.engine_yaml, _canonical(self.pod_template))
 
     def engine(self) -> dict[str, object]:
         """The values of engine.yaml by dotted name; empty when it cannot be read."""
@@ -59,9 +67,9 @@ class PlanBundle:
 class RunningClass:
     """What the cluster has of one class.
 
-    `bundle` is read from the ConfigMap that the class's Deployment refers to, `inputs_hash` from that ConfigMap's
-    annotation, `distribution_hash` from the Deployment's ("" where unknown). `replicas` is the Deployment's
-    spec.replicas, `ready` its status.readyReplicas.
+    `bundle` is read from the ConfigMap that the class's Deployment refers to and vouches for, `inputs_hash` from that
+    ConfigMap's annotation, `distribution_hash` from the Deployment's ("" where unknown). `replicas` is the
+    Deployment's spec.replicas, `ready` its status.readyReplicas.
     """
 
     class_name: str
@@ -84,8 +92,7 @@ class Choice:
 def make_bundle(engine_yaml: str, pod_template: Mapping[str, Any]) -> PlanBundle:
     """The bundle of a rendered pair, in the form in which it is read back."""
     text = _canonical(pod_template)
-    digest = hashlib.sha256(json.dumps([engine_yaml, text]).encode()).hexdigest()[:8]
-    return PlanBundle(digest, engine_yaml, json.loads(text))
+    return PlanBundle(_plan_digest(engine_yaml, text)[:8], engine_yaml, json.loads(text))
 
 
 def bundle_data(bundle: PlanBundle) -> dict[str, str]:
@@ -93,8 +100,8 @@ def bundle_data(bundle: PlanBundle) -> dict[str, str]:
     return {ENGINE_KEY: bundle.engine_yaml, TEMPLATE_KEY: _canonical(bundle.pod_template)}
 
 
-def read_bundle(bundle_hash: str, data: Mapping[str, str]) -> PlanBundle | None:
-    """The bundle in a ConfigMap's `data`; None when it is not one (then today's plan takes over)."""
+def read_bundle(digest: str, data: Mapping[str, str]) -> PlanBundle | None:
+    """The bundle in a ConfigMap's `data`; None when it is not the one of `digest` (then today's plan takes over)."""
     try:
         template = json.loads(data[TEMPLATE_KEY])
     except (KeyError, ValueError):
@@ -102,7 +109,8 @@ def read_bundle(bundle_hash: str, data: Mapping[str, str]) -> PlanBundle | None:
     engine_yaml = data.get(ENGINE_KEY)
     if not isinstance(template, dict) or not engine_yaml:
         return None
-    return PlanBundle(bundle_hash, engine_yaml, template)
+    bundle = PlanBundle(digest[:8], engine_yaml, template)
+    return bundle if bundle.digest == digest else None
 
 
 def choose_bundle(
@@ -164,6 +172,10 @@ def policy_of(service: TTSService) -> str:
 def _dump(struct: Any, without: frozenset[str]) -> dict[str, Any]:
     wire: dict[str, Any] = struct.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {name: value for name, value in wire.items() if name not in without}
+
+
+def _plan_digest(engine_yaml: str, template: str) -> str:
+    return hashlib.sha256(json.dumps([engine_yaml, template]).encode()).hexdigest()
 
 
 def _digest(value: object) -> str:

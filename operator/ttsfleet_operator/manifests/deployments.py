@@ -7,6 +7,7 @@ import copy
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.api.workload import RolloutSpec
 from ttsfleet_operator.fleet.bundle import (
+    DIGEST_ANNOTATION,
     DISTRIBUTION_ANNOTATION,
     INPUTS_ANNOTATION,
     PlanBundle,
@@ -53,7 +54,9 @@ def deployment(
 ) -> Manifest:
     """The Deployment of a class. `surge` False: an old pod goes before its successor comes."""
     rollout = service.spec.rollout or RolloutSpec()
-    annotations = {DISTRIBUTION_ANNOTATION: distribution_hash} if distribution_hash else None
+    annotations = {DIGEST_ANNOTATION: bundle.digest}
+    if distribution_hash:
+        annotations[DISTRIBUTION_ANNOTATION] = distribution_hash
     labels = class_labels(service.name, class_name)
     return {
         "apiVersion": "apps/v1",

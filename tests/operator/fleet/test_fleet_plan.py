@@ -90,7 +90,7 @@ def applied(plan: FleetPlan) -> dict[str, RunningClass]:
     running = {}
     for one in plan.classes:
         if one.bundle is not None:
-            stored = read_bundle(one.bundle.hash, bundle_data(one.bundle))
+            stored = read_bundle(one.bundle.digest, bundle_data(one.bundle))
             running[one.name] = RunningClass(
                 one.name, stored, one.inputs_hash, one.desired, one.desired, plan.distribution_hash
             )
@@ -273,11 +273,21 @@ def test_bundle_that_is_gone_or_unreadable_is_rendered_anew() -> None:
     assert read_bundle("x", {"engine.yaml": "a: 1"}) is None
 
 
+@pytest.mark.parametrize("key", ["engine.yaml", "pod-template.json"])
+def test_bundle_whose_content_was_changed_is_not_believed(key: str) -> None:
+    bundle = only(planned(FIRST)).bundle
+    assert bundle is not None
+    data = bundle_data(bundle)
+    assert read_bundle(bundle.digest, data) == bundle
+    other = {"engine.yaml": "workers: 9\n", "pod-template.json": '{"spec": {"hostNetwork": true}}'}
+    assert read_bundle(bundle.digest, {**data, key: other[key]}) is None
+
+
 def test_bundle_survives_storage_byte_by_byte() -> None:
     bundle = only(planned(FIRST)).bundle
     assert bundle is not None
     data = bundle_data(bundle)
-    stored = read_bundle(bundle.hash, data)
+    stored = read_bundle(bundle.digest, data)
     assert stored == bundle
     assert stored is not None
     assert bundle_data(stored) == data

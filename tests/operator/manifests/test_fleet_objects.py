@@ -70,7 +70,7 @@ def test_deployment_uses_the_config_map_of_its_plan(render) -> None:  # type: ig
 def test_plan_in_force_renders_the_same_pods_after_a_round_trip(any_source, render) -> None:  # type: ignore[no-untyped-def]
     rendered = render(source=any_source)
     bundle = rendered.plan.classes[0].bundle
-    stored = read_bundle(bundle.hash, rendered.one("ConfigMap")["data"])
+    stored = read_bundle(bundle.digest, rendered.one("ConfigMap")["data"])
     assert stored == bundle
     assert bundle_data(stored).items() <= rendered.one("ConfigMap")["data"].items()
 
