@@ -77,6 +77,19 @@ class HelmRelease:
         return found
 
 
+def install_chart(cluster: Cluster, chart: Path, folder: Path, namespace: str) -> HelmRelease:
+    """The chart with its defaults under Pod Security `restricted`; beside it the namespace `speech`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "speech"}},
+    )
+    release = HelmRelease(cluster, folder, "ttsfleet", namespace)
+    release.upgrade(chart)
+    cluster.wait_for_definitions()
+    return release
+
+
 def operator_settings(release: HelmRelease) -> dict[str, str]:
     """What the chart's Deployment gives the operator, as `OperatorProcess` takes it: names without their prefix."""
     deployment = next(one for one in release.objects() if one["kind"] == "Deployment")

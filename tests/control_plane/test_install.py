@@ -18,7 +18,7 @@ import pytest
 from control_plane import binaries
 from control_plane.cluster import Cluster
 from control_plane.errors import CommandFailed
-from control_plane.helm_release import HelmRelease, Manifest
+from control_plane.helm_release import HelmRelease, Manifest, install_chart
 from control_plane.plane import ControlPlane
 from control_plane.waiting import eventually
 
@@ -40,16 +40,7 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def installation(plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> HelmRelease:
-    """The chart with its defaults, in a namespace under Pod Security `restricted`."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    plane.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}},
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "speech"}},
-    )
-    installed = HelmRelease(plane, tmp_path_factory.mktemp("helm"), "ttsfleet", NAMESPACE)
-    installed.upgrade(CHART)
-    plane.wait_for_definitions()
-    return installed
+    return install_chart(plane, CHART, tmp_path_factory.mktemp("helm"), NAMESPACE)
 
 
 def service(name: str = "narrator", **spec: Any) -> Manifest:
