@@ -25,8 +25,8 @@ _RESOURCE_NOTES = {
     "requests": "processes are not limited here; requests.cpu only lowers the number of planned cores",
     "limits": "processes are not limited here",
     "shared_memory": "the machine's /dev/shm is used",
-    "cpu_affinity": "stages are pinned only in a pod with exclusive CPUs",
-    "numa": "memory is bound only in a pod",
+    "cpu_affinity": "this release pins no stage, here or in a pod",
+    "numa": "this release binds no memory, here or in a pod",
 }
 
 

@@ -122,10 +122,9 @@ class ResourcesSpec(Struct):
     nccl_ib_disable: bool | None = Field(default=None, alias="ncclIBDisable")
     """Set NCCL_IB_DISABLE=1 in the pod. Absent = not set."""
     cpu_affinity: Literal["Auto", "Disabled"] | None = None
-    """Auto = stages are pinned to CPUs where the pod has an exclusive cpuset; Disabled = never. Absent = Auto."""
+    """Pinning of stages to a pod's exclusive CPUs. Absent = Auto; this release pins nothing, whatever it says."""
     numa: Literal["Auto", "Disabled"] | None = None
-    """Auto = processes are bound to the GPU's NUMA node where the pod's CPUs allow it; Disabled = never.
-    Absent = Auto."""
+    """Binding of processes to the GPU's NUMA node. Absent = Auto; this release binds nothing, whatever it says."""
 
 
 class DrainSpec(Struct):
