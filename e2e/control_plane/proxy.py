@@ -35,6 +35,12 @@ class _Watch:
     writer: asyncio.StreamWriter
 
 
+def cut(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection at once. Python 3.11.2 forgets a TLS connection that was closed twice, and cannot abort it."""
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
+
+
 class Proxy:
     """Listens on a free port of 127.0.0.1 from its making to `stop`."""
 
@@ -96,7 +102,7 @@ class Proxy:
         def cut() -> int:
             chosen = [watch for watch in self._watches if matches(watch.request)]
             for watch in chosen:
-                watch.writer.transport.abort()
+                cut(watch.writer)
             return len(chosen)
 
         return self._run(_made(cut))
@@ -138,7 +144,7 @@ class Proxy:
     async def _close(self) -> None:
         self._listener.close()
         for writer in tuple(self._connections):
-            writer.transport.abort()
+            cut(writer)
         this = asyncio.current_task()
         serving = [task for task in asyncio.all_tasks() if task is not this]
         for task in serving:
@@ -244,7 +250,7 @@ class Proxy:
         writer.close()
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             await asyncio.wait_for(writer.wait_closed(), timeout=2)
-        writer.transport.abort()
+        cut(writer)
         self._connections.discard(writer)
 
     def _refusal(self, request: ApiRequest) -> Refusal | None:
