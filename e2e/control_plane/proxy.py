@@ -35,8 +35,8 @@ class _Watch:
     writer: asyncio.StreamWriter
 
 
-def cut(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection at once. Python 3.11.2 forgets a TLS connection that was closed twice, and cannot abort it."""
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection at once. Python 3.11.2 forgets a TLS connection that was closed twice: it cannot abort it."""
     with contextlib.suppress(AttributeError):
         writer.transport.abort()
 
@@ -102,7 +102,7 @@ class Proxy:
         def cut() -> int:
             chosen = [watch for watch in self._watches if matches(watch.request)]
             for watch in chosen:
-                cut(watch.writer)
+                abort(watch.writer)
             return len(chosen)
 
         return self._run(_made(cut))
@@ -144,7 +144,7 @@ class Proxy:
     async def _close(self) -> None:
         self._listener.close()
         for writer in tuple(self._connections):
-            cut(writer)
+            abort(writer)
         this = asyncio.current_task()
         serving = [task for task in asyncio.all_tasks() if task is not this]
         for task in serving:
@@ -250,7 +250,7 @@ class Proxy:
         writer.close()
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             await asyncio.wait_for(writer.wait_closed(), timeout=2)
-        cut(writer)
+        abort(writer)
         self._connections.discard(writer)
 
     def _refusal(self, request: ApiRequest) -> Refusal | None:
