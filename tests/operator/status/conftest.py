@@ -22,12 +22,14 @@ from ttsfleet_operator.status.observed import ObservedClass, ObservedFleet
 
 NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 ADA: dict[str, Any] = {"name": "ada", "gpu": {"products": ["NVIDIA-GeForce-RTX-4090"]}}
+CPU: dict[str, Any] = {"name": "cpu", "cpu": {}}
 
 
 class Builder:
     """One service `narrator` in namespace `speech`, generation 4; what a test leaves out is healthy."""
 
     now = NOW
+    judged = ("Ready", "Scheduled", "WorkloadAvailable", "Reconciling", "Stalled", "Degraded")
 
     def service(self, classes: Sequence[Mapping[str, Any]] = (ADA,), **spec: Any) -> TTSService:
         source = {"huggingFace": {"repo": "FunAudioLLM/CosyVoice2-0.5B"}}
@@ -172,6 +174,35 @@ class Builder:
         plan = plan or self.plan(service)
         observed = observed or self.observed(self.deployment())
         return build_status(service, plan, observed, previous or {}, NOW + timedelta(seconds=later))
+
+    def first_sight(self) -> dict[str, Any]:
+        return self.status(observed=self.observed(None))
+
+    def seen(self, deployment: Mapping[str, Any] | None, *pods: Any, **facts: Any) -> dict[str, Any]:
+        """The second look: the resource has a status from the first."""
+        return self.status(observed=self.observed(deployment, *pods, **facts), previous=self.first_sight())
+
+    def scaled_from_zero(self, *pods: Any, **spec: Any) -> dict[str, Any]:
+        zero = self.status(self.service(replicas=0), observed=self.observed(self.deployment(0)))
+        observed = self.observed(self.deployment(3, 0, total=len(pods)), *pods)
+        return self.status(self.service(replicas=3, **spec), observed=observed, previous=zero)
+
+    def two_classes(self, desired: Mapping[str, int], problems: Mapping[str, Problem]) -> dict[str, Any]:
+        """Classes `ada` and `cpu` with these replicas, all ready."""
+        service = self.service(classes=[{"name": "ada", "gpu": {"products": ["NVIDIA-L4"]}}, CPU])
+        deployments = {"ada": self.deployment(desired["ada"]) if desired["ada"] else None}
+        deployments["cpu"] = self.deployment(desired["cpu"])
+        observed = ObservedFleet(classes={name: ObservedClass(name, one) for name, one in deployments.items()})
+        return self.status(service, self.plan(service, desired, problems), observed)
+
+    @staticmethod
+    def condition(status: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        return next((one for one in status["conditions"] if one["type"] == kind), {})
+
+    def told(self, status: Mapping[str, Any], *kinds: str) -> list[str]:
+        """`Ready=True/Serving` for each kind that is there."""
+        found = [self.condition(status, kind) for kind in kinds]
+        return [f"{one['type']}={one['status']}/{one['reason']}" for one in found if one]
 
     def ago(self, seconds: float) -> str:
         return (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
