@@ -3,7 +3,7 @@
 A key that is added while its worker runs is run once more afterwards. A key that is added later with a shorter delay
 comes earlier; never the other way round, except for the back-off after a failure, which a fresh `add` may cut short
 only to `FRESH_AFTER_FAILURE` of it: what changed may have healed the failure, a storm of events must not defeat the
-back-off.
+back-off. The time that a `RetryAfter` names is never cut short.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class WorkQueue(Generic[K]):
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._not_before: dict[K, float] = {}
         self._arrived = asyncio.Event()
         self._open = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,12 +111,14 @@ class WorkQueue(Generic[K]):
                 self._again.add(key)
                 return
         elif key in self._failures:
-            delay_seconds = max(delay_seconds, FRESH_AFTER_FAILURE * self.back_off.after(self._failures[key]))
+            named = self._not_before.get(key, 0.0) - asyncio.get_running_loop().time()
+            delay_seconds = max(delay_seconds, named, FRESH_AFTER_FAILURE * self.back_off.after(self._failures[key]))
         self._schedule(key, delay_seconds)
 
     def forget(self, key: K) -> None:
         """The key is gone for good: no retries."""
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
 
     def _schedule(self, key: K, delay_seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -167,6 +170,7 @@ class WorkQueue(Generic[K]):
             again = await self.handle(key)
         except RetryAfter as error:
             self._failures[key] = self._failures.get(key, 0) + 1
+            self._not_before[key] = asyncio.get_running_loop().time() + error.seconds
             self.on_failure(key, error)
             self._schedule(key, max(error.seconds, self.back_off.after(self._failures[key])))
         except Exception as error:  # noqa: BLE001 - one key's failure must not end the worker; it is reported and retried
@@ -174,6 +178,6 @@ class WorkQueue(Generic[K]):
             self.on_failure(key, error)
             self._schedule(key, self.back_off.after(failures))
         else:
-            self._failures.pop(key, None)
+            self.forget(key)
             if again is not None:
                 self._schedule(key, again)

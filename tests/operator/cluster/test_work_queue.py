@@ -153,6 +153,30 @@ async def test_a_named_time_is_waited_for() -> None:
     assert times[1] - times[0] >= 0.1
 
 
+async def test_a_named_time_is_not_cut_short_by_events() -> None:
+    times: list[float] = []
+    work: WorkQueue[str]
+
+    async def handle(key: str) -> None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            work.add(key)
+            raise RetryAfter(0.2, "busy")
+
+    async with queue(handle) as work:
+        work.open()
+        work.add("a")
+        await until(lambda: bool(times))
+        while len(times) == 1:
+            work.add("a")
+            await asyncio.sleep(0.001)
+        assert times[1] - times[0] >= 0.2
+        asked = asyncio.get_running_loop().time()
+        work.add("a")
+        await until(lambda: len(times) == 3)
+        assert times[2] - asked < 0.1
+
+
 async def test_a_key_comes_back_when_its_handler_asks_for_it_and_earlier_when_it_is_added() -> None:
     times: list[float] = []
 
