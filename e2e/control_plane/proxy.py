@@ -16,6 +16,7 @@ import os
 import signal
 import ssl
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,8 @@ class Proxy:
                 if refusal := self._refusal(request):
                     async for _ in body(reader, head):
                         pass
-                    self._answered.append(Answered(request, refusal.status))
+                    now = time.monotonic()
+                    self._answered.append(Answered(request, refusal.status, now, now, refusal.retry_after_seconds))
                     writer.write(refused(refusal))
                     await writer.drain()
                     continue
@@ -188,6 +190,7 @@ class Proxy:
         writer: asyncio.StreamWriter,
     ) -> None:
         """One request to the API server and its answer back."""
+        begun = time.monotonic()
         upstream_reader, upstream_writer = upstream
         upstream_writer.write(head.raw)
         async for piece in body(reader, head):
@@ -197,7 +200,9 @@ class Proxy:
         answer = await read_head(upstream_reader)
         if answer is None:
             raise ConnectionResetError("the API server closed the connection")
-        self._answered.append(Answered(request, answer.status))
+        seconds = answer.fields.get("retry-after", "")
+        retry_after = int(seconds) if seconds.isdigit() else 0
+        self._answered.append(Answered(request, answer.status, begun, time.monotonic(), retry_after))
         self._count(request, answer.status)
         if request.is_watch:
             await self._pass_watch(request, answer, reader, upstream_reader, writer)

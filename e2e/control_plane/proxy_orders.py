@@ -21,10 +21,16 @@ def counted_write(request: ApiRequest) -> bool:
 
 @dataclass(frozen=True)
 class Answered:
-    """A request and the status that the API server (or the proxy) answered."""
+    """A request and the status that the API server (or the proxy) answered.
+
+    `begun` and `ended` are of a monotonic clock: when its head was read, and when the head of its answer was.
+    """
 
     request: ApiRequest
     status: int
+    begun: float
+    ended: float
+    retry_after_seconds: int = 0
 
 
 @dataclass

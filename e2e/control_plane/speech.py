@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +65,53 @@ def wait_condition(
     return answer
 
 
+def serves(raw: Mapping[str, Any], replicas: int = 1) -> bool:
+    """Whether that many replicas of a TTSService are ready, and no more are wanted or there."""
+    status = raw.get("status", {})
+    counts = [status.get(key) for key in ("replicas", "desiredReplicas", "readyReplicas")]
+    return counts == [replicas] * 3 and status.get("observedGeneration") == raw["metadata"]["generation"]
+
+
 def wait_serving(cluster: Cluster, name: str, namespace: str, replicas: int = 1, within: float = 30) -> None:
-    """Returns when that many replicas are ready, and no more are wanted or there."""
+    """Returns when the service serves with that many replicas."""
 
     def check() -> bool:
-        found = cluster.find("ttsservice", name, namespace) or {}
-        status = found.get("status", {})
-        counts = [status.get(key) for key in ("replicas", "desiredReplicas", "readyReplicas")]
-        return counts == [replicas] * 3 and status.get("observedGeneration") == found["metadata"]["generation"]
+        return serves(cluster.find("ttsservice", name, namespace) or {}, replicas)
 
     eventually(check, f"{replicas} replicas of {name} serve", within, every=0.2)
 
 
+def wait_all_serving(cluster: Cluster, names: Iterable[str], namespace: str, within: float = 60) -> None:
+    """Returns when each of the services serves with one replica. One list for all of them at a time."""
+    wanted = set(names)
+
+    def missing() -> list[str]:
+        found = cluster.get("ttsservices", namespace=namespace)
+        return sorted(wanted - {one["metadata"]["name"] for one in found if serves(one)})
+
+    def check() -> bool:
+        assert missing() == []
+        return True
+
+    eventually(check, f"{len(wanted)} services serve", within, every=0.5)
+
+
 def children(cluster: Cluster, name: str, namespace: str) -> dict[str, Any]:
     """What the operator wrote for a service, as `kind/name`: what differs between two runs is left out."""
-    found = {}
-    for kind in CHILD_KINDS:
-        for one in cluster.get(kind, namespace=namespace, selector=f"ttsfleet.dev/service={name}"):
-            found[f"{kind}/{one['metadata']['name']}"] = _comparable(one)
+    return _children(cluster, namespace, f"ttsfleet.dev/service={name}").get(name, {})
+
+
+def children_by_service(cluster: Cluster, namespace: str) -> dict[str, dict[str, Any]]:
+    """As `children`, of every service of a namespace."""
+    return _children(cluster, namespace, "ttsfleet.dev/service")
+
+
+def _children(cluster: Cluster, namespace: str, selector: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for one in cluster.get(",".join(CHILD_KINDS), namespace=namespace, selector=selector):
+        metadata = one["metadata"]
+        owned = found.setdefault(metadata["labels"]["ttsfleet.dev/service"], {})
+        owned[f"{one['kind'].lower()}/{metadata['name']}"] = _comparable(one)
     return found
 
 
