@@ -6,7 +6,6 @@ import fnmatch
 import json
 import os
 import subprocess
-import tempfile
 import textwrap
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +21,11 @@ ALLOWED_CONTEXTS = "kind-*,k3d-*,minikube"
 
 
 class Cluster:
-    """A cluster behind a kubeconfig."""
+    """A cluster behind a kubeconfig. `discovery_cache` is the folder in which kubectl keeps what a cluster serves."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, discovery_cache: Path) -> None:
         self._kubeconfig = kubeconfig
-        self._cache = Path(tempfile.gettempdir()) / f"ttsfleet-e2e-kubectl-{os.getpid()}"
+        self._discovery_cache = discovery_cache
 
     @property
     def kubeconfig(self) -> Path:
@@ -49,7 +48,7 @@ class Cluster:
         environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig or self.kubeconfig),
-            "KUBECACHEDIR": str(self._cache),
+            "KUBECACHEDIR": str(self._discovery_cache),
         }
         answer = subprocess.run(
             [binaries.path_of("kubectl"), *arguments],
@@ -125,7 +124,7 @@ class GivenCluster(Cluster):
         """Raises:
         ClusterRefused: the current context is not one that tests may change.
         """
-        super().__init__(kubeconfig)
+        super().__init__(kubeconfig, binaries.cache_root() / "kubectl")
         context = self._current_context()
         if not any(fnmatch.fnmatchcase(context, pattern) for pattern in allowed_contexts):
             raise ClusterRefused(

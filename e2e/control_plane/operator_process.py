@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from control_plane import scratch
 from control_plane.processes import free_ports
 from control_plane.waiting import eventually
 
@@ -22,7 +24,7 @@ class OperatorProcess:
 
     def __init__(self, kubeconfig: Path, name: str = "operator-1", **settings: str) -> None:
         self.port, health = free_ports(2)
-        self._log = tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log", delete=False)  # noqa: SIM115
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{scratch.prefix()}{name}-"))
         given = {
             "METRICS_ADDRESS": f"127.0.0.1:{self.port}",
             "HEALTH_ADDRESS": f"127.0.0.1:{health}",
@@ -35,15 +37,22 @@ class OperatorProcess:
             **{f"TTSFLEET_{key}": value for key, value in given.items()},
             "KUBECONFIG": str(kubeconfig),
             "POD_NAME": name,
+            # The client keeps certificates in temporary files, which stay where a process is killed.
+            "TMPDIR": str(self._folder),
         }
         self._last_log = ""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ttsfleet_operator.operator_main"],
-            env=environment,
-            cwd=FOLDER,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ttsfleet_operator.operator_main"],
+                env=environment,
+                cwd=FOLDER,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "operator.log"
 
     @property
     def pid(self) -> int:
@@ -55,9 +64,9 @@ class OperatorProcess:
 
     def log(self) -> str:
         """Everything that it has written; also after its end."""
-        if self._log.closed:
+        if not self._log.exists():
             return self._last_log
-        return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def answer(self, path: str) -> tuple[int, str]:
         """Status and text of one of its HTTP endpoints; 0 when nobody answers."""
@@ -91,7 +100,7 @@ class OperatorProcess:
         self._process.wait(timeout=30)
 
     def stop(self) -> None:
-        """An orderly end, or a kill after 20 s; it can be called twice. The log is removed."""
+        """An orderly end, or a kill after 20 s; it can be called twice. Its files are removed."""
         if self.running:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -99,5 +108,4 @@ class OperatorProcess:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._last_log = self.log()
-        self._log.close()
-        Path(self._log.name).unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)

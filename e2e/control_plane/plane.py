@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from control_plane import audit, binaries, certificates, flags, gpu_nodes
+from control_plane import audit, binaries, certificates, flags, gpu_nodes, scratch
 from control_plane.audit import AuditEvent
 from control_plane.cluster import Cluster
 from control_plane.errors import BinariesMissing, StartFailed
@@ -29,7 +29,6 @@ from control_plane.processes import Processes, free_ports
 from control_plane.proxy import Proxy
 from control_plane.waiting import eventually
 
-FOLDER_PREFIX = "ttsfleet-e2e-"
 ROOM_IN_MEMORY_BYTES = 2 * 1024**3
 _RUNNING: list[ControlPlane] = []
 
@@ -55,7 +54,7 @@ class ControlPlane(Cluster):
         self.processes = Processes(self.folder)
         self._proxies: list[Proxy] = []
         self._identities = 0
-        super().__init__(self.kubeconfig_for("e2e-admin", ["system:masters"]))
+        super().__init__(self.kubeconfig_for("e2e-admin", ["system:masters"]), self.folder / "kubectl")
 
     @classmethod
     @contextmanager
@@ -258,14 +257,10 @@ def _make_files(folder: Path, authority: certificates.Authority) -> flags.Files:
 
 def _new_folder() -> Path:
     """A temporary folder with our pid in its name: in memory where there is room, since etcd writes much."""
-    memory = Path("/dev/shm")
+    memory = scratch.MEMORY
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY_BYTES
-    parent = memory if roomy else Path(tempfile.gettempdir())
-    for left in parent.glob(f"{FOLDER_PREFIX}*"):
-        owner = left.name.removeprefix(FOLDER_PREFIX).split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=parent))
+    scratch.remove_abandoned()
+    return Path(tempfile.mkdtemp(prefix=scratch.prefix(), dir=memory if roomy else None))
 
 
 @atexit.register

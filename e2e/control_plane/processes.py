@@ -84,6 +84,16 @@ class Processes:
         return "\n".join(self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
 
 
+def processes_below(parent: int) -> list[str]:
+    """The command lines of the processes that a process has started and that have not ended (zombies have none)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(stat.with_name("cmdline").read_text().replace("\0", " ").strip())
+    return [command for command in found if command]
+
+
 def free_ports(count: int) -> list[int]:
     """Ports on 127.0.0.1 that nobody listens on just now, all different."""
     with contextlib.ExitStack() as held:

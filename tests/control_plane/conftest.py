@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from control_plane import binaries
+from control_plane import binaries, scratch
 from control_plane.cluster import Cluster, given_cluster
 from control_plane.errors import ClusterRefused
 from control_plane.plane import ControlPlane
+from control_plane.processes import processes_below
 
 FOLDER = Path(__file__).parent
 
@@ -32,8 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After the last test: no process and no temporary file of ours."""
+    yield
+    assert [str(path) for path in scratch.left()] == []
+    ours = (str(binaries.folder()), "ttsfleet_operator")
+    assert [one for one in processes_below(os.getpid()) if any(name in one for name in ours)] == []
+
+
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[Cluster]:
+def control_plane(nothing_is_left: None) -> Iterator[Cluster]:
     """The cluster of E2E_KUBECONFIG when that is set and allowed, else a control plane of our own."""
     try:
         given = given_cluster(os.environ)
