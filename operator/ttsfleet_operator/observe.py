@@ -1,22 +1,33 @@
 """What there is of one service: its spec, what runs, what it refers to, and the pods of classes in trouble. IO.
 
 Caches answer almost everything. Pods are listed only for a class that has not been fully available for a while: there
-is no watch on pods. Referenced ConfigMaps carry no label of ours, so they are read each time, and once a minute.
+is no watch on pods. Events are listed only when one of them waits too long for its volumes. Referenced ConfigMaps
+carry no label of ours, so they are read each time, and once a minute.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.cluster.api_errors import ForbiddenError
 from ttsfleet_operator.cluster.children import config_map_names, is_owned
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
-from ttsfleet_operator.cluster.kinds import CLASS_LABEL, CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICE_LABEL, SERVICES
+from ttsfleet_operator.cluster.kinds import (
+    CLASS_LABEL,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    EVENTS,
+    PODS,
+    SERVICE_LABEL,
+    SERVICES,
+)
 from ttsfleet_operator.cluster.stores import ObjectKey
 from ttsfleet_operator.cluster.view import ClusterView
 from ttsfleet_operator.fleet.bundle import (
@@ -31,12 +42,21 @@ from ttsfleet_operator.fleet.nodes import NodeFacts
 from ttsfleet_operator.fleet.settings import ConfigMapKey, References, referenced_keys
 from ttsfleet_operator.profiles import ProfileObject, ProfileTable, builtin_profiles
 from ttsfleet_operator.status.deployments import read_rollout
+from ttsfleet_operator.status.mounts import waits_for_volumes
 from ttsfleet_operator.status.observed import ObservedClass
 from ttsfleet_operator.surge import WITH_SURGE, SurgeDecision, decide_surge
 
 PAUSED = "ttsfleet.dev/paused"
 TROUBLE_AFTER_SECONDS = 3.0
 REFERENCES_EVERY_SECONDS = 60.0
+MAX_EVENTS = 500
+
+# Warnings about volumes have two reasons, and a field selector cannot say "or": the frequent others are left out.
+_VOLUME_WARNINGS = "involvedObject.kind=Pod,type=Warning," + ",".join(
+    f"reason!={reason}" for reason in ("BackOff", "Failed", "FailedScheduling", "Unhealthy")
+)
+
+logger = logging.getLogger(__name__)
 
 View: TypeAlias = ClusterView[NodeFacts, ProfileObject]
 
@@ -99,7 +119,7 @@ class Observer:
         for one in service.spec.hardware.classes:
             deployment = deployments.get(one.name)
             seconds = self._unsettled_seconds(key, one.name, deployment)
-            seen = await self._class(key, one.name, deployment, seconds)
+            seen = await self._class(key, one.name, deployment, seconds, now)
             classes[one.name] = seen
             surges[one.name] = (
                 decide_surge(service.spec.rollout, deployment, seen.pods, now) if seen.pods_listed else WITH_SURGE
@@ -146,13 +166,25 @@ class Observer:
         return self._clock() - self._unsettled.setdefault((key, name), self._clock())
 
     async def _class(
-        self, key: ObjectKey, name: str, deployment: Manifest | None, unsettled: float | None
+        self, key: ObjectKey, name: str, deployment: Manifest | None, unsettled: float | None, now: datetime
     ) -> ObservedClass:
         if unsettled is None or unsettled < TROUBLE_AFTER_SECONDS:
             return ObservedClass(name, deployment, pods_listed=False)
         selector = f"{SERVICE_LABEL}={key.name},{CLASS_LABEL}={name}"
         pods = await self._client.list_all(PODS, key.namespace, selector)
-        return ObservedClass(name, deployment, pods=tuple(pods))
+        waiting = any(waits_for_volumes(pod, now) for pod in pods)
+        events = await self._volume_warnings(key.namespace) if waiting else ()
+        return ObservedClass(name, deployment, pods=tuple(pods), events=events)
+
+    async def _volume_warnings(self, namespace: str) -> tuple[Manifest, ...]:
+        """What kubelets say of volumes in the namespace, in one list of bounded length; () where it is forbidden."""
+        query = {"fieldSelector": _VOLUME_WARNINGS, "limit": str(MAX_EVENTS)}
+        try:
+            answer = await self._client.request("GET", EVENTS.path(namespace), query=query)
+        except ForbiddenError as error:
+            logger.warning("why a pod waits for its volumes is not known: %s", error)
+            return ()
+        return tuple(answer.get("items") or ())
 
     def _running(
         self, key: ObjectKey, service: TTSService, deployments: Mapping[str, Manifest]

@@ -15,6 +15,7 @@ from control_plane.audit import AuditEvent
 from control_plane.helm_release import HelmRelease, operator_settings
 from control_plane.operator_process import OperatorProcess
 from control_plane.plane import ControlPlane
+from control_plane.speech import service
 from control_plane.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,8 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     def maps() -> int:
         return len(plane.get("configmaps", namespace="speech", selector="ttsfleet.dev/class=cpu"))
 
-    plane.apply(SERVICE)
+    plane.nodes(by_hand=True)
+    plane.apply(SERVICE, service("stuck", "speech"))
     happens(lambda: deployment("cpu") and deployment("spare"), "both Deployments")
     happens(lambda: ("pods", "list") in used(), "a look at the pods that do not run")
     plane.kubectl("delete", "deployment", "narrator-cpu", "-n", "speech")
@@ -106,6 +108,7 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     plane.kubectl("scale", "deployment", "narrator-cpu", "-n", "speech", "--replicas=5")
     happens(lambda: ("horizontalpodautoscalers", "list") in used(), "a search for the foreign scaler")
     happens(lambda: ("leases", "update") in used(), "a renewal of the Lease")
+    happens(lambda: ("events", "list") in used(), "a look at why a pod that has a node does not start")
 
     refused = {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.code == 403}
     assert refused == set(), operator.log()[-3000:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -147,8 +148,8 @@ def test_taken_devices_are_told_from_missing_ones(plane: ControlPlane, namespace
         plane.delete_nodes(gpus)
 
 
-def write_status(plane: ControlPlane, namespace: str, containers: list[Any]) -> None:
-    """What a kubelet would write of the one pod of narrator."""
+def write_status(plane: ControlPlane, namespace: str, containers: list[Any]) -> Mapping[str, Any]:
+    """Writes what a kubelet would of the one pod of narrator. The pod's metadata."""
 
     def scheduled() -> Any:
         pods = plane.get("pod", namespace=namespace, selector="ttsfleet.dev/service=narrator")
@@ -159,6 +160,28 @@ def write_status(plane: ControlPlane, namespace: str, containers: list[Any]) -> 
     name = pod["metadata"]["name"]
     patch = json.dumps({"status": status})
     plane.kubectl("patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", f"--patch={patch}")
+    return pod["metadata"]  # type: ignore[no-any-return]
+
+
+def write_event(plane: ControlPlane, pod: Mapping[str, Any], reason: str, message: str) -> None:
+    """Posts what a kubelet would say of the pod."""
+    about = {"apiVersion": "v1", "kind": "Pod", **{key: pod[key] for key in ("name", "namespace", "uid")}}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    plane.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{pod['name']}.{reason.lower()}", "namespace": pod["namespace"]},
+            "involvedObject": about,
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": "kubelet", "host": "by-hand-0"},
+        }
+    )
 
 
 def container(waiting: str, message: str = "", last: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -214,6 +237,25 @@ def test_what_is_wrong_in_a_pod(plane: ControlPlane, wrong_in_a_pod: Mapping[str
     assert found["pods"] == 1
     wait_condition(plane, "narrator", namespace, "Ready", "False", reason)
     wait_condition(plane, "narrator", namespace, "Scheduled", "True", "AllScheduled")
+
+
+def test_missing_mounted_secret_is_read_from_the_kubelets_event(plane: ControlPlane, namespace: str) -> None:
+    network = {"apiKeySecretRef": {"name": "keys", "key": "k"}}
+    plane.apply(service("narrator", namespace, network=network, **on("by-hand-0")))
+    pod = write_status(plane, namespace, [container("ContainerCreating")])
+    write_event(plane, pod, "FailedMount", 'MountVolume.SetUp failed for volume "keys" : secret "keys" not found')
+    found = problem(plane, namespace, "VolumeMountFailed")
+    assert (found["message"], found["pods"]) == ("a volume cannot be mounted: Secret keys is missing", 1)
+    wait_condition(plane, "narrator", namespace, "Ready", "False", "VolumeMountFailed")
+    wait_condition(plane, "narrator", namespace, "Scheduled", "True", "AllScheduled")
+    running = {**container(""), "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+    write_status(plane, namespace, [running])
+    eventually(
+        lambda: "problem" not in plane.get("ttsservice", "narrator", namespace)["status"]["classes"][0],
+        "the problem ends with the mount",
+        within=40,
+        every=0.2,
+    )
 
 
 def test_child_that_a_quota_refuses(plane: ControlPlane, namespace: str) -> None:

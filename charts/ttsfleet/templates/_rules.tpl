@@ -43,7 +43,7 @@ needs create and patch.
   verbs: [list]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [list, create, patch]
 {{- end -}}
 
 {{/* What no namespace holds. */}}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from ttsfleet_operator.status.fetch_codes import FETCH_CONTAINER, digest_of, fetch_reason
+from ttsfleet_operator.status.mounts import missing_objects, mount_problem
 from ttsfleet_operator.status.reasons import Finding, Reason, finding
 from ttsfleet_operator.status.scheduler_message import explain_unschedulable
 from ttsfleet_operator.status.wire import Raw, condition, count, items, part, read_time, text
@@ -30,10 +31,6 @@ _PULL_CAUSES = (
     (("no match for platform",), "the image is not built for the node's architecture"),
     (("signature",), "the image's signature is not accepted"),
 )
-_MISSING_OBJECT = re.compile(r"\b(secret|configmap|persistentvolumeclaim) \"([^\"]+)\" not found", re.IGNORECASE)
-_MISSING_KEY = re.compile(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)")
-_MISSING_ITEM = re.compile(r"references non-existent (secret|config) key: ([-._A-Za-z0-9]+)")
-_KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "claim"}
 _SIGNALS = {134: "aborted", 137: "killed by a signal", 139: "segmentation fault", 143: "terminated by a signal"}
 _PULL_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
@@ -58,7 +55,7 @@ def diagnose(pod: Raw, lost_nodes: Collection[str] = (), events: Sequence[Raw] =
         return None
     found = [
         one
-        for one in (_unscheduled(pod), _mount(pod, events), _lost_readiness(pod), *_containers(pod))
+        for one in (_unscheduled(pod), mount_problem(pod, events), _lost_readiness(pod), *_containers(pod))
         if one is not None
     ]
     return min(found, key=lambda one: one.reason.rank, default=None)
@@ -135,23 +132,6 @@ def _unscheduled(pod: Raw) -> Finding | None:
     return finding(why.reason, since, causes=why.causes)
 
 
-def _mount(pod: Raw, events: Sequence[Raw]) -> Finding | None:
-    """A volume that cannot be mounted shows in an Event only; the pod just stays in ContainerCreating."""
-    statuses = (
-        *items(part(pod, "status"), "initContainerStatuses"),
-        *items(part(pod, "status"), "containerStatuses"),
-    )
-    if any(part(one, "state", "running") or part(one, "state", "terminated") for one in statuses):
-        return None
-    for event in events:
-        about = part(event, "involvedObject") or part(event, "regarding")
-        same = text(about, "name") == text(part(pod, "metadata"), "name")
-        if same and text(event, "reason") in ("FailedMount", "FailedAttachVolume"):
-            words = text(event, "message") or text(event, "note")
-            return finding(Reason.VOLUME_MOUNT_FAILED, cause=_missing(words) or text(event, "reason"))
-    return None
-
-
 def _lost_readiness(pod: Raw) -> Finding | None:
     """A container that was ready and is not any more; one that is still loading has no problem."""
     since = _since(pod, "Ready")
@@ -180,7 +160,7 @@ def _waiting(container: Raw) -> Finding | None:
     if reason in _PULL_REASONS or reason == "SignatureValidationFailed":
         return finding(Reason.IMAGE_PULL_BACK_OFF, image=image, cause=_pull_cause(reason, words))
     if reason == "CreateContainerConfigError":
-        cause = _missing(words) or "a Secret or ConfigMap is missing, or the image's user is refused"
+        cause = missing_objects(words) or "a Secret or ConfigMap is missing, or the image's user is refused"
         return finding(Reason.CREATE_CONTAINER_CONFIG_ERROR, container=name, cause=cause)
     if reason in _CREATE_REASONS:
         return finding(Reason.CREATE_CONTAINER_ERROR, container=name, cause=reason)
@@ -194,18 +174,6 @@ def _pull_cause(reason: str, words: str) -> str:
     return next(
         (cause for fragments, cause in _PULL_CAUSES if any(one in lower for one in fragments)), "see its Events"
     )
-
-
-def _missing(words: str) -> str:
-    """`Secret hf is missing`, from a kubelet's words; "" when they say something else."""
-    found = _MISSING_OBJECT.search(words)
-    if found is not None:
-        return f"{_KINDS[found[1].lower()]} {found[2]} is missing"
-    found = _MISSING_KEY.search(words)
-    if found is not None:
-        return f"{found[2]} {found[3].rpartition('/')[2]} has no key {found[1]}"
-    found = _MISSING_ITEM.search(words)
-    return f"a {'Secret' if found[1] == 'secret' else 'ConfigMap'} has no key {found[2]}" if found else ""
 
 
 def _init_failure(container: Raw) -> Finding | None:

@@ -234,18 +234,6 @@ def test_pod_on_a_lost_node(fleet: Any) -> None:
     assert found.reason is Reason.NODE_LOST
 
 
-def test_missing_volume_is_read_from_the_event_of_this_pod(fleet: Any) -> None:
-    words = f'MountVolume.SetUp failed for volume "keys" : secret "keys" not found {SECRET_WORDS}'
-    event = {"involvedObject": {"name": "p"}, "reason": "FailedMount", "message": words}
-    pod = fleet.waiting_pod("ContainerCreating")
-    found = diagnose(pod, events=[event])
-    assert found is not None
-    assert found.reason is Reason.VOLUME_MOUNT_FAILED
-    assert found.message == "a volume cannot be mounted: Secret keys is missing"
-    assert diagnose(fleet.ready_pod("p"), events=[event]) is None
-    assert diagnose(fleet.waiting_pod("ContainerCreating", name="other"), events=[event]) is None
-
-
 def test_model_is_there_after_the_fetch_or_when_nothing_is_fetched(fleet: Any) -> None:
     digest = f"sha256:{'0a' * 32}"
     ended = {"exitCode": 0, "message": f"{digest}\n"}
