@@ -103,22 +103,16 @@ def api_server(files: Files, ports: Ports) -> list[str]:
 def controller_manager(files: Files, kubeconfig: Path) -> list[str]:
     """All controllers, with limits that do not slow a test of a thousand objects and an HPA that looks often."""
     return [
-        f"--kubeconfig={kubeconfig}",
-        f"--authentication-kubeconfig={kubeconfig}",
-        f"--authorization-kubeconfig={kubeconfig}",
-        "--secure-port=0",
-        "--leader-elect=false",
+        *_of_a_component(kubeconfig),
         "--use-service-account-credentials=true",
         f"--service-account-private-key-file={files.service_accounts.key}",
         f"--root-ca-file={files.authority.certificate}",
         f"--cluster-signing-cert-file={files.authority.certificate}",
         f"--cluster-signing-key-file={files.authority.key}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
-        "--kube-api-qps=1000",
-        "--kube-api-burst=2000",
         "--concurrent-deployment-syncs=20",
         "--concurrent-replicaset-syncs=20",
-        "--horizontal-pod-autoscaler-sync-period=2s",
+        "--horizontal-pod-autoscaler-sync-period=1s",
         "--horizontal-pod-autoscaler-downscale-stabilization=1s",
         # Nodes do not beat while a test is short of processor time; a test that wants a dead node says so.
         "--node-monitor-grace-period=1h",
@@ -127,6 +121,11 @@ def controller_manager(files: Files, kubeconfig: Path) -> list[str]:
 
 def scheduler(kubeconfig: Path) -> list[str]:
     """The default profile."""
+    return _of_a_component(kubeconfig)
+
+
+def _of_a_component(kubeconfig: Path) -> list[str]:
+    """A client of the API server that serves nothing, has no standby and is not slowed down."""
     return [
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",
