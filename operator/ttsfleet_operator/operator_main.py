@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import kopf
+import uvloop
 from kubernetes.aio.config.config_exception import ConfigException
 
 from ttsfleet_operator.cluster.api_errors import APIError
@@ -42,6 +44,7 @@ EVENT_DELAY_SECONDS = 0.4
 ALL_DELAY_SECONDS = 1.0
 PRIME_AGAIN_SECONDS = 2.0
 FIRST_PROBE_SECONDS = 5.0
+GARBAGE_THRESHOLD = 20_000
 EXIT_LOST_LEASE = 3
 
 
@@ -128,6 +131,7 @@ class Operator:
                 await asyncio.sleep(PRIME_AGAIN_SECONDS)
             else:
                 logger.info("caches filled: %d services", len(self._view.services))
+                _spare_the_collector()
                 return
 
     async def _resync(self) -> None:
@@ -176,6 +180,13 @@ class Operator:
             versions=lambda: self._view.versions(kind),
             relist=lambda: self._view.relist(self._client, kind),
         )
+
+
+def _spare_the_collector() -> None:
+    """Reference counts free almost all that a reconcile makes; looking for cycles so often costs a tenth of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
 
 
 def _read_profile(raw: Manifest) -> ProfileObject:
@@ -231,7 +242,7 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         _configure_logging(settings)
-        asyncio.run(_main(settings))
+        uvloop.run(_main(settings))
     except (UsageError, ConfigException) as error:
         sys.stderr.write(f"ttsfleet-operator: {error}\n")
         return 2

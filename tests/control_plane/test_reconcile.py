@@ -153,19 +153,41 @@ def test_what_others_add_to_a_child_stays(plane: ControlPlane, edited: str) -> N
     assert written(plane, mark, edited, "services") == []
 
 
-def test_a_foreign_object_of_the_same_name_is_left_alone(plane: ControlPlane, namespace: str) -> None:
-    foreign = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "taken", "namespace": namespace},
-        "spec": {"ports": [{"port": 1}]},
-    }
-    plane.apply(foreign)
-    before = plane.get("service", "taken", namespace)
+SHOP = {"matchLabels": {"app": "shop"}}
+PODS_OF_SHOP = {
+    "metadata": {"labels": SHOP["matchLabels"]},
+    "spec": {"containers": [{"name": "runtime", "image": "shop:1"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "name", "spec"),
+    [
+        pytest.param("v1", "Service", "taken", {"ports": [{"port": 1}]}, id="Service"),
+        pytest.param(
+            "apps/v1", "Deployment", "taken-cpu", {"selector": SHOP, "template": PODS_OF_SHOP}, id="Deployment"
+        ),
+        pytest.param("networking.k8s.io/v1", "NetworkPolicy", "taken", {"podSelector": {}}, id="NetworkPolicy"),
+        pytest.param("policy/v1", "PodDisruptionBudget", "taken", {"selector": SHOP}, id="PodDisruptionBudget"),
+    ],
+)
+def test_a_foreign_object_of_the_same_name_is_left_alone(
+    plane: ControlPlane, namespace: str, api_version: str, kind: str, name: str, spec: dict[str, Any]
+) -> None:
+    metadata = {"name": name, "namespace": namespace}
+    plane.apply({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec})
+
+    def without_status() -> dict[str, Any]:
+        found = plane.get(kind, name, namespace)
+        found["metadata"] = {"uid": found["metadata"]["uid"], "labels": found["metadata"].get("labels")}
+        return {part: value for part, value in found.items() if part != "status"}
+
+    before = without_status()
     plane.apply(service("taken", namespace))
     stalled = wait_condition(plane, "taken", namespace, "Stalled", reason="NameConflict")
-    assert "Service/taken" in stalled["message"]
-    assert plane.get("service", "taken", namespace) == before
+    assert f"{kind}/{name}" in stalled["message"]
+    assert without_status() == before
+    assert not plane.get(kind, name, namespace)["metadata"].get("ownerReferences")
 
 
 def test_a_fight_over_a_field_is_given_up(plane: ControlPlane, namespace: str) -> None:
@@ -373,11 +395,11 @@ def test_a_deleted_service_leaves_nothing(plane: ControlPlane, namespace: str) -
 def test_metrics_tell_of_services_queue_and_writes(
     plane: ControlPlane, operator: OperatorProcess, namespace: str
 ) -> None:
-    before = operator.metric("ttsfleet_service_ready")
     reconciles = operator.metric("ttsfleet_reconcile_duration_seconds_count")
     plane.apply(service("counted", namespace))
     wait_serving(plane, "counted", namespace)
-    eventually(lambda: operator.metric("ttsfleet_service_ready") == before + 1, "the gauge counts it")
+    gauge = f'ttsfleet_service_ready{{namespace="{namespace}",service="counted"}}'
+    eventually(lambda: operator.metric(gauge) == 1, "the gauge counts it")
     assert operator.metric("ttsfleet_reconcile_duration_seconds_count") > reconciles
     assert operator.metric("ttsfleet_watch_last_event_timestamp_seconds") > 0
     plane.kubectl("delete", "ttsservice", "counted", "-n", namespace)

@@ -283,7 +283,7 @@ def test_life_of_a_service_in_conditions_and_events(plane: ControlPlane, namespa
         events = plane.get("event", namespace=namespace)
         return {one["reason"] for one in events if one["involvedObject"]["kind"] == "TTSService"}
 
-    expected = {"PlanChanged", "Serving", "ScaledToZero", "Suspended"}
+    expected = {"Starting", "Serving", "ScaledToZero", "Suspended"}
     eventually(lambda: expected <= reasons(), f"Events {expected}", within=10)
     assert not reasons() & {"NotServing", "Stalled"}
 

@@ -7,10 +7,11 @@ older event never overwrites a newer answer, and the echo of our own write is no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
 from ttsfleet_operator.cluster.kinds import SERVICE_LABEL, Kind
@@ -52,7 +53,7 @@ class _Stored:
     version: int
     service: ObjectKey | None
     meaning: int
-    text: str
+    text: bytes
 
 
 class ObjectStore:
@@ -79,7 +80,7 @@ class ObjectStore:
 
     def get(self, key: ObjectKey) -> Manifest | None:
         stored = self._objects.get(key)
-        return None if stored is None else json.loads(stored.text)
+        return None if stored is None else msgspec.json.decode(stored.text)
 
     def meaning(self, key: ObjectKey) -> int | None:
         """A number that changes when the object changes in a way that matters; None when there is none."""
@@ -91,7 +92,7 @@ class ObjectStore:
 
     def of_service(self, service: ObjectKey) -> list[Manifest]:
         """The objects that carry the service's label, by name."""
-        return [json.loads(self._objects[key].text) for key in sorted(self._by_service.get(service, ()))]
+        return [msgspec.json.decode(self._objects[key].text) for key in sorted(self._by_service.get(service, ()))]
 
     def deliver(self, event: str | None, manifest: Mapping[str, Any]) -> set[ObjectKey]:
         """Take a watch event. The services whose children changed, in a way that matters, by it."""
@@ -148,7 +149,8 @@ class ObjectStore:
         if not self._status_matters:
             meaning.pop("status", None)
         service = service_of(manifest)
-        return _Stored(version, service, hash(json.dumps(meaning, sort_keys=True)), json.dumps(kept))
+        digest = hash(msgspec.json.encode(meaning, order="deterministic"))
+        return _Stored(version, service, digest, msgspec.json.encode(kept))
 
     def _index(self, key: ObjectKey, before: _Stored | None, after: _Stored | None) -> None:
         old, new = before.service if before else None, after.service if after else None

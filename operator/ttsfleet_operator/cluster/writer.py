@@ -1,8 +1,8 @@
 """Makes one service's children so: applies what differs, deletes what is no longer wanted.
 
-The decisions are in `children`. Only a difference is written. Nothing that is not ours is touched: an object is
-looked at before it is created, the create is not forced, and a repair names the uid that it is meant for, so that an
-object which appears in between is a conflict and not an adoption.
+The decisions are in `children`. Only a difference is written. Nothing that is not ours is touched: a create is not
+forced, where that alone could mix two objects the name is looked up before, and a repair names the uid that it is
+meant for, so that an object which appears in between is a conflict and not an adoption.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from ttsfleet_operator.cluster.kinds import (
     CLASS_LABEL,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    NETWORK_POLICIES,
     REPLICA_SETS,
     SERVICE_LABEL,
     Kind,
@@ -42,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 FIELD_MANAGER = "ttsfleet-operator"
 MAX_ATTEMPTS = 4
+# Kinds whose selector is one value with one owner: an apply that is not forced conflicts with every object that has
+# another. A Service or ConfigMap of the same name would take our ports and keys beside its own.
+CONFLICT_WITH_OTHERS = frozenset({DEPLOYMENTS, DISRUPTION_BUDGETS, NETWORK_POLICIES})
 
 View: TypeAlias = ClusterView[Any, Any]
 
@@ -125,7 +130,7 @@ class ChildWriter:
         key = key_of(desired)
         live = self._view.child(kind, key)
         for _ in range(MAX_ATTEMPTS):
-            if live is None:
+            if live is None and kind not in CONFLICT_WITH_OTHERS:
                 live = await self._client.find(kind, key.namespace, key.name)
             state = standing(desired, live)
             try:

@@ -44,7 +44,7 @@ def event_name(service: TTSService, reason: str) -> str:
 
 
 def event_manifest(service: TTSService, draft: EventDraft, now: datetime) -> dict[str, Any]:
-    """The Event object, for server-side apply."""
+    """The Event object."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -66,11 +66,15 @@ def event_manifest(service: TTSService, draft: EventDraft, now: datetime) -> dic
 
 
 def _conditions(previous: Raw, new: Raw) -> Iterator[EventDraft]:
+    """A service below its replicas is told once it has served: until then `Ready` says the same."""
     before = {text(one, "type"): one for one in items(previous, "conditions")}
+    serves = any((text(one, "type"), text(one, "status")) == ("Ready", "True") for one in items(new, "conditions"))
     for one in items(new, "conditions"):
         kind, status, reason = text(one, "type"), text(one, "status"), text(one, "reason")
         old = before.get(kind, {})
         if (status, reason) == (text(old, "status"), text(old, "reason")):
+            continue
+        if reason == Reason.BELOW_DESIRED and not serves:
             continue
         if kind == "Ready" and status == "True":
             yield EventDraft("Normal", reason, text(one, "message"))
@@ -91,7 +95,9 @@ def _classes(previous: Raw, new: Raw) -> Iterator[EventDraft]:
         if former and not problem:
             message = say(Reason.PROBLEM_SOLVED, name=name, reason=text(former, "reason"))
             yield EventDraft("Normal", Reason.PROBLEM_SOLVED, message)
-        for key, kind in (("planHash", Reason.PLAN_CHANGED), ("pendingPlanHash", Reason.PLAN_PENDING)):
-            plan = text(one, key)
-            if plan and plan != text(old, key):
-                yield EventDraft("Normal", kind, say(kind, name=name, plan=plan))
+        plan, running = text(one, "planHash"), text(old, "planHash")
+        if plan and running and plan != running:
+            yield EventDraft("Normal", Reason.PLAN_CHANGED, say(Reason.PLAN_CHANGED, name=name, plan=plan))
+        plan = text(one, "pendingPlanHash")
+        if plan and plan != text(old, "pendingPlanHash"):
+            yield EventDraft("Normal", Reason.PLAN_PENDING, say(Reason.PLAN_PENDING, name=name, plan=plan))
