@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from control_plane.scale.usage import Sample
@@ -50,69 +50,101 @@ class Restart:
 
 @dataclass(frozen=True)
 class ScaleResult:
+    """What is known so far. A phase that is None did not come to its end; `failures` says why, by its name."""
+
     services: int
     nodes: int
     creators: int
     date: str
     cpus: int
     load_before: float
-    baseline: Growth
-    creation: Growth
-    restart: Restart
-    change: Growth
+    baseline: Growth | None = None
+    creation: Growth | None = None
+    restart: Restart | None = None
+    change: Growth | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """The operator's time as a multiple of the script's."""
+        if self.creation is None or self.baseline is None:
+            return None
         return self.creation.seconds / self.baseline.seconds
 
+    @property
+    def held(self) -> bool:
+        """Whether every limit was measured and held."""
+        return not self.failures and all(one.held for one in self.limits())
+
     def as_json(self) -> dict[str, Any]:
-        limits = [asdict(one) | {"held": one.held} for one in self.limits()]
+        limits = [asdict(one) | {"verdict": one.verdict} for one in self.limits()]
         return {**asdict(self), "ratio": self.ratio, "limits": limits}
 
     def limits(self) -> list[Limit]:
         """The figures that have a limit, for a thousand services on two cores."""
-        creation, restart, count = self.creation, self.restart, self.services
+        count = self.services
+
+        def growth(figure: Callable[[Growth], float]) -> float | None:
+            return None if self.creation is None else figure(self.creation)
+
+        def restart(figure: Callable[[Restart], float]) -> float | None:
+            return None if self.restart is None else figure(self.restart)
+
         return [
-            Limit("all converged, from the first create", creation.seconds, 240, "s"),
+            Limit("all converged, from the first create", growth(lambda one: one.seconds), 240, "s"),
             Limit("the same over the script that applies", self.ratio, 1.3, "times"),
-            Limit("operator CPU per service", creation.cpu_seconds / count * 1000, 30, "ms"),
-            Limit("write requests per service", creation.num_writes / count, 12, ""),
-            Limit("operator memory while growing, peak", creation.peak_bytes / MEGABYTE, 200, "MB"),
-            Limit("operator memory after a restart, peak", restart.peak_bytes / MEGABYTE, 350, "MB"),
-            Limit("a restart settles in", restart.settled_seconds, 30, "s"),
-            Limit("writes after a restart", sum(restart.writes.values()), 0, ""),
+            Limit("operator CPU per service", growth(lambda one: one.cpu_seconds / count * 1000), 30, "ms"),
+            Limit("write requests per service", growth(lambda one: one.num_writes / count), 12, ""),
+            Limit("operator memory while growing, peak", growth(lambda one: one.peak_bytes / MEGABYTE), 200, "MB"),
+            Limit("operator memory after a restart, peak", restart(lambda one: one.peak_bytes / MEGABYTE), 350, "MB"),
+            Limit("a restart settles in", restart(lambda one: one.settled_seconds), 30, "s"),
+            Limit("writes after a restart", restart(lambda one: sum(one.writes.values())), 0, ""),
         ]
 
     def others(self) -> list[tuple[str, str]]:
         """The figures without a limit, as name and text."""
-        creation, change, restart = self.creation, self.change, self.restart
-        return [
-            ("the script: all Deployments available", f"{self.baseline.seconds:.0f} s"),
-            ("all TTSServices created after", f"{creation.written_seconds:.1f} s"),
-            ("a reconcile while growing, p50 / p99", _milliseconds(creation)),
-            ("reconciles while growing, per service", f"{creation.reconciles / self.services:.1f}"),
-            ("a spec change to all: converged", f"{change.seconds:.0f} s"),
-            ("operator CPU per changed service", f"{change.cpu_seconds / self.services * 1000:.1f} ms"),
-            ("write requests per changed service", f"{change.num_writes / self.services:.1f}"),
-            ("a reconcile during the change, p50 / p99", _milliseconds(change)),
-            ("operator memory at the end of the change, peak", f"{change.peak_bytes / MEGABYTE:.0f} MB"),
-            ("operator memory after a restart, at rest", f"{restart.resident_bytes / MEGABYTE:.0f} MB"),
-            ("a restart is ready after", f"{restart.ready_seconds:.1f} s"),
-            ("operator CPU of a restart", f"{restart.cpu_seconds:.1f} s"),
-        ]
+        found: list[tuple[str, str]] = []
+        if self.baseline is not None:
+            found.append(("the script: all Deployments available", f"{self.baseline.seconds:.0f} s"))
+        if self.creation is not None:
+            found += [
+                ("all TTSServices created after", f"{self.creation.written_seconds:.1f} s"),
+                ("a reconcile while growing, p50 / p99", _milliseconds(self.creation)),
+                ("reconciles while growing, per service", f"{self.creation.reconciles / self.services:.1f}"),
+            ]
+        if self.change is not None:
+            found += [
+                ("a spec change to all: converged", f"{self.change.seconds:.0f} s"),
+                ("operator CPU per changed service", f"{self.change.cpu_seconds / self.services * 1000:.1f} ms"),
+                ("write requests per changed service", f"{self.change.num_writes / self.services:.1f}"),
+                ("a reconcile during the change, p50 / p99", _milliseconds(self.change)),
+                ("operator memory at the end of the change, peak", f"{self.change.peak_bytes / MEGABYTE:.0f} MB"),
+            ]
+        if self.restart is not None:
+            found += [
+                ("operator memory after a restart, at rest", f"{self.restart.resident_bytes / MEGABYTE:.0f} MB"),
+                ("a restart is ready after", f"{self.restart.ready_seconds:.1f} s"),
+                ("operator CPU of a restart", f"{self.restart.cpu_seconds:.1f} s"),
+            ]
+        return found
 
 
 @dataclass(frozen=True)
 class Limit:
+    """A figure and the most that it may be. None was not measured, which is not held."""
+
     name: str
-    value: float
+    value: float | None
     most: float
     unit: str
 
     @property
     def held(self) -> bool:
-        return self.value <= self.most
+        return self.value is not None and self.value <= self.most
+
+    @property
+    def verdict(self) -> str:
+        return "not measured" if self.value is None else "held" if self.held else "missed"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

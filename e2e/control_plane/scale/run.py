@@ -1,13 +1,11 @@
-"""The scale run, step by step: a script applies what the operator would; the operator does it; a restart; a change.
+"""The steps of the scale run: a script applies what the operator would; the operator does it; a restart; a change.
 
-The script comes first, on an empty cluster, and its objects stay: the operator has the fuller one.
+Their order is that of phases.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,7 +25,7 @@ from control_plane.scale.crowd import (
     rendered,
 )
 from control_plane.scale.load import Arrivals, Load, Told, in_parallel, untold
-from control_plane.scale.results import Growth, Restart, ScaleResult
+from control_plane.scale.results import Growth, Restart
 from control_plane.speech import install_definitions
 from control_plane.waiting import eventually
 from ttsfleet_operator.cluster.kinds import DEPLOYMENTS, SERVICES_OF_USERS, kind_of
@@ -40,7 +38,6 @@ RECONCILES = "ttsfleet_reconcile_duration_seconds"
 # Longer than a status may be held back (10 s), so that every late write is seen.
 QUIET_SECONDS = 20.0
 
-Progress = Callable[[str], Told]
 Act = Callable[[Manifest], Awaitable[object]]
 
 
@@ -87,37 +84,6 @@ def writes_of_operator(plane: ControlPlane, mark: int) -> Counter[str]:
     )
 
 
-async def scale_run(plane: ControlPlane, settings: ScaleSettings, progress: Progress) -> ScaleResult:
-    """The whole run on a started control plane."""
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    load_before = os.getloadavg()[0]
-    progress("nodes and namespaces")
-    await asyncio.to_thread(prepare, plane, settings, (BASELINE, CROWD))
-    async with Load.connected(plane.kubeconfig) as load:
-        run = ScaleRun(plane, load, settings)
-        try:
-            baseline = await run.apply_by_script(progress("a script applies the children"))
-            await run.start_first_operator()
-            creation = await run.create_services(progress("the operator, from the first create"))
-            progress("a restart of the operator")
-            restarted = await run.restart()
-            change = await run.change_services(progress("a spec change to all"))
-        finally:
-            run.stop()
-    return ScaleResult(
-        services=settings.services,
-        nodes=settings.nodes,
-        creators=settings.creators,
-        date=date,
-        cpus=os.cpu_count() or 0,
-        load_before=load_before,
-        baseline=baseline,
-        creation=creation,
-        restart=restarted,
-        change=change,
-    )
-
-
 class ScaleRun:
     """One step per method; `told` gets the number of objects that are as wanted."""
 
@@ -130,9 +96,12 @@ class ScaleRun:
         self._services = crowd(settings.services, CROWD)
         self._operator = operator
 
-    async def start_first_operator(self) -> None:
-        self._operator = start_operator(self._plane)
-        await asyncio.to_thread(self._operator.wait_leader)
+    async def _leading(self) -> OperatorProcess:
+        """The operator; a fresh one where none runs."""
+        if self._operator is None or not self._operator.running:
+            self._operator = start_operator(self._plane)
+            await asyncio.to_thread(self._operator.wait_leader)
+        return self._operator
 
     def stop(self) -> None:
         if self._operator is not None:
@@ -196,8 +165,7 @@ class ScaleRun:
 
     async def _observed(self, act: Act, generation: int, told: Told) -> Growth:
         """Does something to every service, and takes what the operator spends until all are as wanted."""
-        operator = self._operator
-        assert operator is not None
+        operator = await self._leading()
         writing = _Timed(in_parallel, self._settings.creators, self._services, act)
         mark = self._plane.audit_mark()
         control_plane = self._cpu_of_control_plane()
