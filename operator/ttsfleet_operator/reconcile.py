@@ -95,10 +95,10 @@ class Reconciler:
     async def _apply(self, seen: Observation, plan: FleetPlan) -> Outcome:
         if seen.paused or self._refused_image(seen):
             return Outcome()
-        manifests = self._manifests(seen, plan)
-        outcome = await self._writer.apply(seen.key, manifests)
+        manifests, uid = self._manifests(seen, plan), seen.service.metadata.uid
+        outcome = await self._writer.apply(seen.key, uid, manifests)
         classes = {one.name for one in seen.service.spec.hardware.classes}
-        outcome.writes += await self._writer.prune(seen.key, seen.service.metadata.uid, manifests, classes)
+        await self._writer.prune(seen.key, uid, manifests, classes, outcome)
         return outcome
 
     def _manifests(self, seen: Observation, plan: FleetPlan) -> list[Manifest]:
@@ -113,6 +113,7 @@ class Reconciler:
             field_conflicts=tuple(outcome.field_conflicts),
             foreign_scalers=await self._foreign_scalers(seen, outcome),
             refusals=tuple(outcome.refusals),
+            undeleted=tuple(outcome.undeleted),
             version_skew=self._refused_image(seen),
             release=self._settings.fleet.release,
             paused=seen.paused,
@@ -167,7 +168,7 @@ def _next_look(seen: Observation, outcome: Outcome, troubled: float | None) -> f
         looks.append(CONFLICT_SECONDS)
     if outcome.leftovers:
         looks.append(LEFTOVER_SECONDS)
-    if outcome.refusals:
+    if outcome.refusals or outcome.undeleted:
         looks.append(REFUSED_SECONDS)
     return _earliest(*looks)
 

@@ -8,9 +8,10 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from ttsfleet_operator.cluster.diff import Path, annotated, differences, stamp_of, stamped
-from ttsfleet_operator.cluster.kinds import SERVICE_LABEL
+from ttsfleet_operator.cluster.kinds import CLAIMS, MANAGED_LABEL, SERVICE_LABEL, SERVICES_OF_USERS
 
 SPLIT = "ttsfleet.dev/replicas"
+RETAINED = "ttsfleet.dev/retain"
 _REPLICAS: Path = ("spec", "replicas")
 
 Raw: TypeAlias = Mapping[str, Any]
@@ -38,21 +39,20 @@ class Comparison:
     scaled: int | None = None
 
 
-def standing(desired: Raw, live: Raw | None) -> Standing:
-    """Whose the live object is. A child that is wanted without owner (a kept claim) is told by its label."""
+def standing(desired: Raw, live: Raw | None, uid: str) -> Standing:
+    """Whose the live object is, for the TTSService of that uid.
+
+    A claim that outlives its TTSService has no owner: its labels and its annotation tell whose it was.
+    """
     if live is None:
         return Standing.ABSENT
-    wanted = desired["metadata"].get("ownerReferences") or []
-    found = live["metadata"].get("ownerReferences") or []
-    if not wanted:
-        labels = live["metadata"].get("labels") or {}
-        same = labels.get(SERVICE_LABEL) == desired["metadata"]["labels"].get(SERVICE_LABEL)
-        return Standing.OURS if same else Standing.FOREIGN
-    if {one.get("uid") for one in wanted} & {one.get("uid") for one in found}:
+    if is_owned(live, uid):
         return Standing.OURS
-    if any((one.get("kind"), one.get("name")) == (wanted[0]["kind"], wanted[0]["name"]) for one in found):
+    owners = live["metadata"].get("ownerReferences") or []
+    service = desired["metadata"]["labels"][SERVICE_LABEL]
+    if any((one.get("kind"), one.get("name")) == (SERVICES_OF_USERS.name, service) for one in owners):
         return Standing.LEFTOVER
-    return Standing.FOREIGN
+    return Standing.OURS if not owners and _is_kept_claim(desired, live) else Standing.FOREIGN
 
 
 def is_owned(live: Raw, uid: str) -> bool:
@@ -90,6 +90,14 @@ def config_map_names(deployment: Raw) -> set[str]:
         sources = (volume.get("projected") or {}).get("sources") or []
         names |= {source["configMap"].get("name", "") for source in sources if "configMap" in source}
     return names - {""}
+
+
+def _is_kept_claim(desired: Raw, live: Raw) -> bool:
+    metadata = live["metadata"]
+    labels, wanted = metadata.get("labels") or {}, desired["metadata"]["labels"]
+    same = all(labels.get(name) == wanted.get(name) for name in (SERVICE_LABEL, MANAGED_LABEL))
+    kept = (metadata.get("annotations") or {}).get(RETAINED) == "true"
+    return desired["kind"] == CLAIMS.name and same and kept
 
 
 def _is_split(desired: Raw) -> bool:

@@ -53,14 +53,17 @@ View: TypeAlias = ClusterView[Any, Any]
 
 @dataclass
 class Outcome:
-    """What came of one pass over the children. Objects are written `Kind/name`."""
+    """What came of one pass over the children. Objects are written `Kind/name`.
+
+    refusals, undeleted: what the API server refuses to apply, and to delete, as `Kind/name: its words`
+    """
 
     name_conflicts: list[str] = field(default_factory=list)
     field_conflicts: list[str] = field(default_factory=list)
     scaled: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    undeleted: list[str] = field(default_factory=list)
     leftovers: bool = False
-    writes: int = 0
 
 
 class ChildWriter:
@@ -80,14 +83,17 @@ class ChildWriter:
         self._ledger = RevertLedger()
         self._kept_maps: dict[ObjectKey, object] = {}
 
-    async def apply(self, service: ObjectKey, manifests: Iterable[Manifest]) -> Outcome:
-        """Bring every child to what is wanted, in order. Raises UnavailableError, NamespaceEndsError."""
+    async def apply(self, service: ObjectKey, uid: str, manifests: Iterable[Manifest]) -> Outcome:
+        """Bring every child of the TTSService of that uid to what is wanted, in order.
+
+        Raises UnavailableError, NamespaceEndsError.
+        """
         outcome = Outcome()
         for desired in manifests:
             kind = kind_of(desired)
             name = f"{kind.name}/{desired['metadata']['name']}"
             try:
-                await self._apply_one(service, kind, desired, name, outcome)
+                await self._apply_one(service, uid, kind, desired, name, outcome)
             except NamespaceEndsError:
                 raise
             except (InvalidError, ForbiddenError) as error:
@@ -96,9 +102,14 @@ class ChildWriter:
         return outcome
 
     async def prune(
-        self, service: ObjectKey, uid: str, manifests: Sequence[Manifest], classes: Collection[str]
-    ) -> int:
-        """Delete our children that are no longer wanted.
+        self,
+        service: ObjectKey,
+        uid: str,
+        manifests: Sequence[Manifest],
+        classes: Collection[str],
+        outcome: Outcome,
+    ) -> None:
+        """Delete our children that are no longer wanted, and add to the outcome. Raises UnavailableError.
 
         Claims hold data and go only with their service; a Deployment goes only when its class left the spec.
         """
@@ -109,12 +120,10 @@ class ChildWriter:
             if (kind, key_of(live)) not in wanted and is_owned(live, uid) and kind != CLAIMS
             if kind != DEPLOYMENTS or live["metadata"]["labels"].get(CLASS_LABEL) not in classes
         ]
-        deleted = 0
         for kind, live in extra:
             if kind != CONFIG_MAPS and not live["metadata"].get("deletionTimestamp"):
-                deleted += await self._delete(kind, live)
-        maps = [live for kind, live in extra if kind == CONFIG_MAPS]
-        return deleted + await self._prune_maps(service, maps)
+                await self._delete(kind, live, outcome)
+        await self._prune_maps(service, [live for kind, live in extra if kind == CONFIG_MAPS], outcome)
 
     def recheck(self) -> None:
         """Look at every kept ConfigMap again at its service's next reconcile."""
@@ -125,17 +134,17 @@ class ChildWriter:
         self._kept_maps.pop(service, None)
 
     async def _apply_one(
-        self, service: ObjectKey, kind: Kind, desired: Manifest, name: str, outcome: Outcome
+        self, service: ObjectKey, uid: str, kind: Kind, desired: Manifest, name: str, outcome: Outcome
     ) -> None:
         key = key_of(desired)
         live = self._view.child(kind, key)
         for _ in range(MAX_ATTEMPTS):
             if live is None and kind not in CONFLICT_WITH_OTHERS:
                 live = await self._client.find(kind, key.namespace, key.name)
-            state = standing(desired, live)
+            state = standing(desired, live, uid)
             try:
                 if state is Standing.ABSENT:
-                    live = await self._write(kind, to_create(desired), "create", outcome, force=False)
+                    live = await self._write(kind, to_create(desired), "create", force=False)
                 elif state is Standing.OURS:
                     assert live is not None
                     await self._repair(service, kind, desired, live, name, outcome)
@@ -171,36 +180,40 @@ class ChildWriter:
             body = without(result.body, sorted(lost))
             body["metadata"] = {**body["metadata"], "uid": live["metadata"]["uid"]}
             try:
-                await self._write(kind, body, "apply", outcome, force=True)
+                await self._write(kind, body, "apply", force=True)
             except APIError:
                 if fought:
                     self._ledger.withdraw(service, name, paths)
                 raise
             self._ledger.applied(service, name, stamp)
 
-    async def _write(self, kind: Kind, body: Manifest, verb: str, outcome: Outcome, *, force: bool) -> Manifest:
+    async def _write(self, kind: Kind, body: Manifest, verb: str, *, force: bool) -> Manifest:
         self._wrote(kind.plural, verb)
-        outcome.writes += 1
         answer = await self._client.apply(kind, body, FIELD_MANAGER, force=force)
         self._view.children[kind].put(answer)
         return answer
 
-    async def _delete(self, kind: Kind, live: Mapping[str, Any]) -> int:
+    async def _delete(self, kind: Kind, live: Mapping[str, Any], outcome: Outcome) -> bool:
+        """Whether it is gone. Another object of its name, which is none of ours, is no refusal."""
         metadata = live["metadata"]
         self._wrote(kind.plural, "delete")
         try:
             await self._client.delete(kind, metadata["namespace"], metadata["name"], metadata["uid"])
-        except (ConflictError, ForbiddenError) as error:
+        except ConflictError as error:
+            logger.info("%s/%s is not deleted: %s", kind.name, metadata["name"], error)
+            return False
+        except (ForbiddenError, InvalidError) as error:
             logger.warning("%s/%s is not deleted: %s", kind.name, metadata["name"], error)
-            return 0
+            outcome.undeleted.append(f"{kind.name}/{metadata['name']}: {error.message}")
+            return False
         self._view.children[kind].remove(key_of(live), version_of(live))
-        return 1
+        return True
 
-    async def _prune_maps(self, service: ObjectKey, maps: list[Manifest]) -> int:
+    async def _prune_maps(self, service: ObjectKey, maps: list[Manifest], outcome: Outcome) -> None:
         """Delete engine ConfigMaps that no Deployment, and no ReplicaSet (it may be rolled back to), refers to."""
         if not maps:
             self._kept_maps.pop(service, None)
-            return 0
+            return
         deployments = self._view.children[DEPLOYMENTS].of_service(service)
         basis = (
             tuple(sorted(one["metadata"]["name"] for one in maps)),
@@ -208,15 +221,13 @@ class ChildWriter:
                    (one.get("status") or {}).get("replicas")) for one in deployments),
         )  # fmt: skip
         if self._kept_maps.get(service) == basis:
-            return 0
+            return
         selector = f"{SERVICE_LABEL}={service.name},{CLASS_LABEL}"
         sets = await self._client.list_all(REPLICA_SETS, service.namespace, selector)
         used: set[str] = set()
         for one in (*deployments, *sets):
             used |= config_map_names(one)
-        deleted = 0
-        for live in maps:
-            if live["metadata"]["name"] not in used:
-                deleted += await self._delete(CONFIG_MAPS, live)
-        self._kept_maps[service] = basis
-        return deleted
+        unused = [live for live in maps if live["metadata"]["name"] not in used]
+        gone = [await self._delete(CONFIG_MAPS, live, outcome) for live in unused]
+        if all(gone):
+            self._kept_maps[service] = basis

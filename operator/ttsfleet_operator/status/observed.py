@@ -31,6 +31,7 @@ class ObservedFleet:
     field_conflicts: children whose fields somebody else keeps changing back
     foreign_scalers: HorizontalPodAutoscalers that aim at a class Deployment
     refusals: children that the API server refuses, as `Kind/name: its words`
+    undeleted: children that are not wanted any more and that the API server refuses to delete, likewise
     version_skew: the runtime image that this operator must not run, or ""
     release: the operator's
     paused: the annotation that stops reconciliation is set; the spec's newest generation is then not acted on
@@ -43,6 +44,7 @@ class ObservedFleet:
     field_conflicts: tuple[str, ...] = ()
     foreign_scalers: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    undeleted: tuple[str, ...] = ()
     version_skew: str = ""
     release: str = ""
     paused: bool = False

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     VERSION_SKEW = "VersionSkew"
     INVALID_SPEC = "InvalidSpec"
     APPLY_REFUSED = "ApplyRefused"
+    DELETE_REFUSED = "DeleteRefused"
     # No plan.
     INVALID_PLAN = "InvalidPlan"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -213,6 +214,10 @@ ENTRIES: dict[Reason, Entry] = {
     Reason.APPLY_REFUSED: _decided(
         "the API server refuses {object} ({fields})",
         "correct the part of the spec that the fields come from; the operator's log has the API server's words",
+    ),
+    Reason.DELETE_REFUSED: _decided(
+        "{object} is not wanted any more, and the API server refuses to delete it ({cause})",
+        "allow the operator to delete it, or delete it yourself; the operator's log has the API server's words",
     ),
     Reason.INVALID_PLAN: _decided("{message}", "change the values that the message names"),
     Reason.OUT_OF_MEMORY: _decided(

@@ -15,6 +15,7 @@ _QUOTA = re.compile(r"exceeded quota: ([^,\s]+), requested: (.*?), used:")
 _LEVEL = re.compile(r"violates PodSecurity \"([a-z]+)")
 _WEBHOOK = re.compile(r"admission webhook \"([-.a-zA-Z0-9]+)\"")
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '([-.a-zA-Z0-9]+)'")
+_RBAC = re.compile(r"is forbidden: User \"[^\"]*\" cannot delete resource")
 _ACCOUNT = re.compile(r"serviceaccount \"([-.a-z0-9]+)\" not found", re.IGNORECASE)
 _PRIORITY = re.compile(r"no PriorityClass with name \"?([-.a-z0-9]+)\"? was found")
 _RUNTIME = re.compile(r"RuntimeClass \"([-.a-z0-9]+)\" not found", re.IGNORECASE)
@@ -38,6 +39,19 @@ def explain_refusals(refusals: Sequence[str]) -> Finding:
         return known
     fields = list(dict.fromkeys(_FIELD.findall(words)))[:MAX_FIELDS]
     return finding(Reason.APPLY_REFUSED, object=name, fields=", ".join(fields) or "see the operator's log")
+
+
+def explain_undeleted(undeleted: Sequence[str]) -> Finding:
+    """Why children stay that are not wanted any more; entries as in `explain_refusals`, of which the first counts."""
+    name, _, words = min(undeleted).partition(": ")
+    causes = (
+        (_WEBHOOK, "admission webhook {}"),
+        (_POLICY, "admission policy {}"),
+        (_RBAC, "its role lacks the verb"),
+    )
+    found = ((pattern.search(words), form) for pattern, form in causes)
+    cause = next((form.format(*match.groups()) for match, form in found if match), "see the operator's log")
+    return finding(Reason.DELETE_REFUSED, object=name, cause=cause)
 
 
 def _known(words: str, since: datetime | None, objects: str) -> Finding | None:

@@ -20,7 +20,7 @@ from ttsfleet_operator.status.reasons import (
     finding,
     of_plan,
 )
-from ttsfleet_operator.status.refusals import explain_refusals
+from ttsfleet_operator.status.refusals import explain_refusals, explain_undeleted
 from ttsfleet_operator.status.wire import Raw, count, items, part, read_time, text
 
 DEFAULT_PROGRESS_DEADLINE_SECONDS = 3600
@@ -156,7 +156,9 @@ def _problem_of_all(observed: ObservedFleet) -> Finding | None:
         return finding(
             Reason.VERSION_SKEW, image=observed.version_skew, release=observed.release or "of this release"
         )
-    return explain_refusals(observed.refusals) if observed.refusals else None
+    if observed.refusals:
+        return explain_refusals(observed.refusals)
+    return explain_undeleted(observed.undeleted) if observed.undeleted else None
 
 
 def _view_class(

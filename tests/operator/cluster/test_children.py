@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from ttsfleet_operator.cluster.children import SPLIT, Standing, compare, config_map_names, standing, to_create
+from ttsfleet_operator.cluster.children import (
+    RETAINED,
+    SPLIT,
+    Standing,
+    compare,
+    config_map_names,
+    standing,
+    to_create,
+)
 from ttsfleet_operator.cluster.diff import shown
 
 OWNER = {
@@ -33,22 +41,57 @@ def live_of(desired: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     return live
 
 
+def claim(owners: list[dict[str, Any]], retained: bool = False, **labels: str) -> dict[str, Any]:
+    made = child(owners, kind="PersistentVolumeClaim")
+    made["metadata"]["labels"] |= {"app.kubernetes.io/managed-by": "ttsfleet", **labels}
+    made["metadata"]["annotations"] = {RETAINED: "true"} if retained else {}
+    return made
+
+
+OLD = {**OWNER, "uid": "u0"}
+OTHER = {**OWNER, "kind": "Other", "name": "x", "uid": "x"}
+OWNED, KEPT = claim([OWNER]), claim([], retained=True)
 STANDINGS = [
     pytest.param(child(), None, Standing.ABSENT, id="nothing is there"),
     pytest.param(child(), child(), Standing.OURS, id="our uid"),
+    pytest.param(child(), child([OTHER, OWNER]), Standing.OURS, id="our uid beside another"),
     pytest.param(child(), child([]), Standing.FOREIGN, id="no owner"),
-    pytest.param(child(), child([{**OWNER, "uid": "u0"}]), Standing.LEFTOVER, id="of a deleted service of this name"),
-    pytest.param(child(), child([{**OWNER, "kind": "Other", "uid": "x"}]), Standing.FOREIGN, id="somebody else's"),
-    pytest.param(child([]), child([]), Standing.OURS, id="a kept claim with our label"),
+    pytest.param(child(), child([OLD]), Standing.LEFTOVER, id="of a deleted service of this name"),
+    pytest.param(child(), child([OTHER]), Standing.FOREIGN, id="somebody else's"),
     pytest.param(
-        child([]), {**child([]), "metadata": {"name": "narrator"}}, Standing.FOREIGN, id="a claim without our label"
+        child(), {**claim([], retained=True), "kind": "Service"}, Standing.FOREIGN, id="marked, and not a claim"
+    ),
+    pytest.param(KEPT, KEPT, Standing.OURS, id="a kept claim"),
+    pytest.param(OWNED, KEPT, Standing.OURS, id="a kept claim that shall be kept no more"),
+    pytest.param(KEPT, OWNED, Standing.OURS, id="our claim that shall be kept"),
+    pytest.param(KEPT, claim([OLD]), Standing.LEFTOVER, id="a claim that goes with a deleted service"),
+    pytest.param(KEPT, claim([]), Standing.FOREIGN, id="a claim without the mark"),
+    pytest.param(OWNED, claim([]), Standing.FOREIGN, id="a claim without mark and owner"),
+    pytest.param(KEPT, claim([OTHER], retained=True), Standing.FOREIGN, id="a marked claim of somebody else"),
+    pytest.param(
+        KEPT,
+        claim([], retained=True, **{"ttsfleet.dev/service": "other"}),
+        Standing.FOREIGN,
+        id="a kept claim of another service",
+    ),
+    pytest.param(
+        OWNED,
+        claim([], retained=True, **{"app.kubernetes.io/managed-by": "Helm"}),
+        Standing.FOREIGN,
+        id="a marked claim that another tool manages",
+    ),
+    pytest.param(
+        KEPT,
+        {**KEPT, "metadata": {"name": "narrator", "annotations": {RETAINED: "true"}}},
+        Standing.FOREIGN,
+        id="a marked claim without labels",
     ),
 ]
 
 
 @pytest.mark.parametrize(("desired", "live", "expected"), STANDINGS)
 def test_whose_an_object_is(desired: dict[str, Any], live: dict[str, Any] | None, expected: Standing) -> None:
-    assert standing(desired, live) is expected
+    assert standing(desired, live, "u1") is expected
 
 
 def test_what_was_applied_is_not_written_again() -> None:

@@ -130,3 +130,31 @@ def test_refused_child(fleet: Any, words: str, reason: str, message: str) -> Non
     status = fleet.seen(fleet.deployment(), refusals=(f"Deployment/narrator-ada: {words}",))
     assert fleet.told(status, "Ready", "Stalled") == ["Ready=True/Serving", f"Stalled=True/{reason}"]
     assert fleet.condition(status, "Stalled")["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        pytest.param(
+            'services "narrator" is forbidden: User "hunter2" cannot delete resource "services" in API group ""',
+            "its role lacks the verb",
+            id="role",
+        ),
+        pytest.param(
+            'admission webhook "keep.example.org" denied the request: hunter2',
+            "admission webhook keep.example.org",
+            id="webhook",
+        ),
+        pytest.param(
+            "services \"narrator\" is forbidden: ValidatingAdmissionPolicy 'keep' with binding 'b' denied: hunter2",
+            "admission policy keep",
+            id="policy",
+        ),
+        pytest.param("hunter2", "see the operator's log", id="unknown words"),
+    ],
+)
+def test_child_that_cannot_be_deleted(fleet: Any, words: str, cause: str) -> None:
+    status = fleet.seen(fleet.deployment(), undeleted=(f"Service/narrator: {words}",))
+    assert fleet.told(status, "Ready", "Stalled") == ["Ready=True/Serving", "Stalled=True/DeleteRefused"]
+    message = fleet.condition(status, "Stalled")["message"]
+    assert message == f"Service/narrator is not wanted any more, and the API server refuses to delete it ({cause})"
