@@ -64,10 +64,7 @@ class Player:
 
     async def finish(self) -> None:
         """Close the input and wait until everything has been heard."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.close()
-            await self._process.stdin.wait_closed()
+        await self._close_input()
         await self._process.wait()
 
     async def stop(self) -> None:
@@ -76,3 +73,11 @@ class Player:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             await self._process.wait()
+        await self._close_input()
+
+    async def _close_input(self) -> None:
+        """How the pipe ended has to be asked for: Python 3.11.2 logs it as never retrieved otherwise."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self._process.stdin.wait_closed()
