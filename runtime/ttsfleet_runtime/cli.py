@@ -2,6 +2,7 @@
 
     serve            the runtime: router, encoders, LLM engines, decoders, HTTP
     config           the plan for this machine, without starting anything
+    fetch            get the model, or check a mounted one, before serve
     convert          write the compute-ready form of a model into the cache
     make-checkpoint  a model directory with random weights, for benchmarks
     verify           run the golden cases through the production code
@@ -10,7 +11,7 @@
 Only this module reads the environment (and `verify` pins MKL's arithmetic in it): TTSFLEET_API_KEY or
 TTSFLEET_API_KEY_FILE (serve), TTSFLEET_CACHE_DIR and TTSFLEET_VOICES_DIR (else XDG_CACHE_HOME, XDG_DATA_HOME, HOME).
 Imports are made by the subcommand that needs them, so that `--help` answers at once. Exit codes: 0 done, 1 a check
-failed, 2 a wrong value or input.
+failed, 2 a wrong value or input; `fetch` has its own (10 to 19).
 """
 
 from __future__ import annotations
@@ -158,6 +159,18 @@ def _config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    from ttsfleet_runtime.fetch import command
+
+    command.add_arguments(parser)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from ttsfleet_runtime.fetch import command
+
+    return command.run(arguments, os.environ)
+
+
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     from ttsfleet_runtime.checkpoint import convert
 
@@ -215,6 +228,7 @@ COMMANDS = {
     "config": Command(
         "print the plan for this machine and why it differs from what is asked", _config_arguments, _config
     ),
+    "fetch": Command("get the model that fetch.yaml names, or check a mounted one", _fetch_arguments, _fetch),
     "convert": Command("write the compute-ready form of a model into the cache", _convert_arguments, _convert),
     "make-checkpoint": Command(
         "write a model directory with random weights", _make_checkpoint_arguments, _make_checkpoint
