@@ -58,9 +58,8 @@ bench: install-dev ## latency and throughput of the tiny voice here (BENCH_ARGS=
 soak: install-dev ## 1,000 mixed requests, then look for leaks (SOAK_ARGS=...)
 	$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
 
-e2e-soak: install-dev cluster-binaries ## the long runs on a control plane: scale, ten idle minutes, 200 scalings (SCALE_ARGS=...)
-	E2E_IDLE_SECONDS=600 E2E_SCALINGS=200 $(BIN)/pytest tests/control_plane/test_scale.py tests/control_plane/test_scaling.py
-	PYTHONPATH=e2e $(BIN)/python benchmarks/control_plane_scale.py $(SCALE_ARGS)
+e2e-soak: install-dev cluster-binaries ## the long runs on a control plane: 200 scalings, ten idle minutes, scale (E2E_SOAK_ARGS=...)
+	PYTHONPATH=e2e $(BIN)/python benchmarks/control_plane_soak.py $(E2E_SOAK_ARGS)
 
 wer: ## word error rate through the HTTP API, by a speech recogniser (WER_ARGS=...)
 	@tools/install asr

@@ -404,16 +404,3 @@ def test_metrics_tell_of_services_queue_and_writes(
     assert operator.metric("ttsfleet_watch_last_event_timestamp_seconds") > 0
     plane.kubectl("delete", "ttsservice", "counted", "-n", namespace)
     eventually(lambda: gauge not in operator.answer("/metrics")[1], "its series are gone")
-
-
-@pytest.mark.slow
-def test_an_idle_minute_has_no_write(plane: ControlPlane, operator: OperatorProcess, namespace: str) -> None:
-    plane.apply(*[service(f"idle-{number}", namespace) for number in range(5)])
-    for number in range(5):
-        wait_serving(plane, f"idle-{number}", namespace)
-    time.sleep(12)  # a change of numbers alone may be written ten seconds after the last
-    mark = plane.audit_mark()
-    time.sleep(60)
-    events = plane.audit(since=mark, user=OPERATOR, writes=True, namespace=namespace)
-    assert [f"{one.verb} {one.resource} {one.name}" for one in events] == []
-    assert operator.answer("/livez") == (200, "ok\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,6 +21,8 @@ SCALINGS = int(os.environ.get("E2E_SCALINGS", "20"))
 OPERATOR = "scaling-operator"
 HOPPER = {"name": "hopper", "gpu": {"products": ["NVIDIA-H100-80GB-HBM3"]}, "maxReplicas": 3}
 SIZES = (4, 1, 6, 2, 5, 3)
+
+logger = logging.getLogger(__name__)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 12 * SCALINGS)]
 
@@ -37,7 +40,9 @@ def plane(own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
     own_control_plane.delete_nodes(nodes)
 
 
-def test_an_autoscaler_is_followed_and_never_reverted(plane: ControlPlane, namespace: str) -> None:
+def test_an_autoscaler_is_followed_and_never_reverted(
+    plane: ControlPlane, namespace: str, record_property: Callable[[str, object], None]
+) -> None:
     plane.apply(service("scaled", namespace, classes=[HOPPER, ADA]))
     wait_serving(plane, "scaled", namespace)
     target = {"apiVersion": "ttsfleet.dev/v1alpha1", "kind": "TTSService", "name": "scaled"}
@@ -56,7 +61,7 @@ def test_an_autoscaler_is_followed_and_never_reverted(plane: ControlPlane, names
         found = plane.get("deployments", namespace=namespace)
         return [one["spec"]["replicas"] for one in found]
 
-    for size in itertools.islice(itertools.cycle(SIZES), SCALINGS):
+    for done, size in enumerate(itertools.islice(itertools.cycle(SIZES), SCALINGS), 1):
         patch = json.dumps({"spec": {"minReplicas": size, "maxReplicas": size}})
         plane.kubectl("patch", "hpa", "users", "-n", namespace, "-p", patch)
 
@@ -66,6 +71,8 @@ def test_an_autoscaler_is_followed_and_never_reverted(plane: ControlPlane, names
             )
 
         eventually(follows, f"{size} replicas are asked for", 30, every=0.2)
+        if done % 10 == 0:
+            logger.info("%d of %d scalings", done, SCALINGS)
 
     scaled = list(plane.audit(since=mark, writes=True, namespace=namespace, resource="ttsservices"))
     ours = [one for one in scaled if one.user == OPERATOR]
@@ -78,5 +85,7 @@ def test_an_autoscaler_is_followed_and_never_reverted(plane: ControlPlane, names
         one.name
         for one in plane.audit(since=mark, user=OPERATOR, writes=True, namespace=namespace, resource="deployments")
     )
+    record_property("scalings", SCALINGS)
+    record_property("writes", dict(writes))
     assert set(writes) == {"scaled-ada", "scaled-hopper"}
     assert max(writes.values()) <= SCALINGS, writes

@@ -63,9 +63,9 @@ def prepare(plane: ControlPlane, settings: ScaleSettings, prefixes: Sequence[str
     eventually(have_accounts, "every namespace has its service account", 60, every=0.5)
 
 
-def start_operator(plane: ControlPlane, name: str = "scale-operator-1") -> OperatorProcess:
+def start_operator(plane: ControlPlane, name: str = "scale-operator-1", **settings: str) -> OperatorProcess:
     """An operator whose writes the audit log tells by its user."""
-    return OperatorProcess(plane.kubeconfig_for(USER, ["system:masters"]), name)
+    return OperatorProcess(plane.kubeconfig_for(USER, ["system:masters"]), name, **settings)
 
 
 def has_looked_at_all(operator: OperatorProcess, services: int) -> bool:
