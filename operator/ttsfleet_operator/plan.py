@@ -231,10 +231,9 @@ def _warnings(values: Mapping[str, PlannedValue], site: Site) -> list[str]:
             warnings.append(f"data_type {values['data_type'].value} needs a GPU: the CPU computes in fp32")
     warnings += site.notes
     if site.assumed and not site.notes:
-        warnings.append(
-            f"no device was seen: memory and capability are those of profile {site.profile.name}, "
-            f"{site.memory_mib} MiB"
-        )
+        seen = f"no device was seen: memory and capability are those of profile {site.profile.name}"
+        limit = "no memory limit is given (spec.resources.limits.memory): the guide's container is assumed"
+        warnings.append(f"{seen if site.on_gpu else limit}, {site.memory_mib} MiB")
     return warnings
 
 

@@ -266,6 +266,13 @@ def test_child_that_a_quota_refuses(plane: ControlPlane, namespace: str) -> None
         assert words in wait_condition(plane, "narrator", namespace, kind, status, "QuotaExceeded")["message"]
 
 
+def test_warning_of_the_plan(plane: ControlPlane, namespace: str) -> None:
+    plane.apply(service("narrator", namespace, engine={"load_trt": True}, **on("status-0")))
+    wait_serving(plane, "narrator", namespace)
+    (cpu,) = plane.get("ttsservice", "narrator", namespace)["status"]["classes"]
+    assert cpu["warnings"] == ["load_trt true (spec.engine) needs a GPU: no effect here"]
+
+
 def test_life_of_a_service_in_conditions_and_events(plane: ControlPlane, namespace: str) -> None:
     plane.apply(service("narrator", namespace, replicas=2, **on("status-0")))
     wait_serving(plane, "narrator", namespace, 2)

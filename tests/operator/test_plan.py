@@ -248,6 +248,22 @@ def test_gpu_values_on_the_cpu_are_kept_and_said_to_be_idle() -> None:
     assert any("the CPU computes in fp32" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        pytest.param(
+            service(gpu="{products: [NVIDIA-L4]}"),
+            "no device was seen: memory and capability are those of profile l4",
+            id="GPU",
+        ),
+        pytest.param(service(kind="cpu"), "no memory limit is given (spec.resources.limits.memory)", id="CPU"),
+    ],
+)
+def test_what_is_assumed_is_said(asked: TTSService, words: str) -> None:
+    site = site_of_profile(asked, asked.spec.hardware.classes[0], TABLE)
+    assert any(words in warning for warning in plan(asked, site).warnings)
+
+
 def test_cpu_plan_holds_no_gpu_value_that_nobody_asked_for() -> None:
     names = set(plan(service(kind="cpu"), cpu_site(TABLE, 4, 16384)).engine())
     assert not names & {"quant_type", "load_trt", "graph_max_batch_size", "kv_cache_mode"}

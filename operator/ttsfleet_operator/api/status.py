@@ -14,6 +14,8 @@ from ttsfleet_operator.api.base import REASON, GuideStruct, ListMap, Struct
 from ttsfleet_operator.api.hardware import MAX_CLASSES
 
 MAX_STATUS_BYTES = 8192
+MAX_WARNINGS = 4
+MAX_WARNING = 200
 
 Text63: TypeAlias = Annotated[str, StringConstraints(max_length=63)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -93,6 +95,10 @@ class ClassStatus(Struct):
     """The plan in force, in short. Absent = there is none."""
     memory: MemoryStatus | None = None
     """The memory estimate of the plan. Absent = there is no plan."""
+    warnings: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=MAX_WARNING)], ...], Field(max_length=MAX_WARNINGS)
+    ] = ()
+    """What a person should know of the plan, e.g. a value that has no effect on the class. Absent = nothing."""
     problem: ProblemStatus | None = None
     """What is wrong. Absent = nothing."""
 

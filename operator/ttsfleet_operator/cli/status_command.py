@@ -95,6 +95,8 @@ def print_explanation(found: Explanation, console: Console) -> None:
     for one in found.advice:
         console.print(Text.assemble((one.reason, "bold red"), f": {one.message}"), soft_wrap=True)
         console.print(Text.assemble("  → ", one.remedy), soft_wrap=True)
+    for warning in found.warnings:
+        console.print(Text.assemble(("warning", "yellow"), f": {warning}"), soft_wrap=True)
     for note in found.notes:
         console.print(Text.assemble(("note", "dim"), f": {note}"), soft_wrap=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ttsfleet_operator.api.service import TTSService
+from ttsfleet_operator.api.status import MAX_WARNING, MAX_WARNINGS
 from ttsfleet_operator.fleet.plan import FleetPlan
 from ttsfleet_operator.manifests.names import config_map_name, deployment_name, service_selector
 from ttsfleet_operator.status.conditions import Verdict, is_assumed, judge
@@ -24,6 +25,7 @@ from ttsfleet_operator.status.views import ClassView, FleetView, view_fleet
 from ttsfleet_operator.status.wire import Raw, count, items, part, text, write_time
 
 MAX_SUMMARY = 128
+MORE_WARNINGS = "there are more: `ttsfleet plan` shows them"
 _SUMMARY_VALUES = ("workers", "decode_process_num", "quant_type", "data_type")
 
 
@@ -111,6 +113,8 @@ def _class(service: TTSService, one: ClassView) -> dict[str, Any]:
             "estimatedMiB": decision.memory.total_mib,
             "assumed": is_assumed(one),
         }
+    if decision.warnings:
+        status["warnings"] = _warnings(decision.warnings)
     if one.problem is not None:
         status["problem"] = {
             "reason": one.problem.finding.reason.value,
@@ -119,6 +123,12 @@ def _class(service: TTSService, one: ClassView) -> dict[str, Any]:
             "since": write_time(one.problem.since),
         }
     return status
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    """The first of the plan's own sentences, each once, and a last one that says that there are more."""
+    told = list(dict.fromkeys(clip(one, MAX_WARNING) for one in warnings))
+    return told if len(told) <= MAX_WARNINGS else [*told[: MAX_WARNINGS - 1], MORE_WARNINGS]
 
 
 def plan_summary(engine_yaml: str) -> dict[str, Any]:

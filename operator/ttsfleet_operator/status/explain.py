@@ -69,6 +69,7 @@ class Explanation:
     conditions: tuple[ConditionLine, ...] = ()
     pods: tuple[PodLine, ...] = ()
     advice: tuple[Advice, ...] = ()
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -92,6 +93,7 @@ def explain(resource: Raw, pods: Sequence[Raw] = (), *, now: datetime) -> Explan
         conditions=tuple(_condition(one, now) for one in items(status, "conditions")),
         pods=tuple(sorted((_pod(pod) for pod in pods), key=lambda line: (line.class_name, line.name))),
         advice=tuple(_advice(status, pods)),
+        warnings=tuple(_warnings(status)),
         notes=tuple(_notes(resource)),
     )
 
@@ -206,6 +208,13 @@ def _remedy(reason: str, status: Raw, pods: Sequence[Raw]) -> str:
         if trouble is not None and trouble.reason is known:
             return remedy.replace(" POD", f" {text(part(pod, 'metadata'), 'name')}")
     return remedy
+
+
+def _warnings(status: Raw) -> Iterator[str]:
+    for one in items(status, "classes"):
+        warnings = one.get("warnings")
+        for warning in warnings if isinstance(warnings, list) else ():
+            yield f"class {text(one, 'name')}: {warning}"
 
 
 def _notes(resource: Raw) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Keeping a status within its 8 KiB. Pure and deterministic: the same status is always cut the same way.
 
-Identities, counts, hashes and reasons always stay. What goes first is what can be read elsewhere: long messages, then
-plan and memory of classes, then names that follow from others.
+Identities, counts, hashes and reasons always stay. What goes first is what can be read elsewhere: warnings, then long
+messages, then plan and memory of classes, then names that follow from others.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def fit(status: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cuts(status: dict[str, Any]) -> Iterator[Callable[[], None]]:
     classes, conditions = status.get("classes", []), status.get("conditions", [])
+    for one in reversed(classes):
+        yield lambda one=one: _drop(one, "warnings")  # type: ignore[misc]
     problems = [one["problem"] for one in classes if "problem" in one]
     for limit in (200, 100):
         yield lambda limit=limit: _shorten(problems, limit)  # type: ignore[misc]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from ttsfleet_operator.api.status import TTSServiceStatus
+from ttsfleet_operator.status.build import MORE_WARNINGS
 
 
 def test_serving_fleet(fleet: Any) -> None:
@@ -48,6 +52,24 @@ def test_serving_fleet(fleet: Any) -> None:
 def test_same_sight_gives_the_same_status_at_any_time(fleet: Any) -> None:
     first = fleet.status()
     assert fleet.status(previous=first, later=86400) == first
+
+
+@pytest.mark.parametrize(
+    ("warnings", "told"),
+    [
+        pytest.param((), None, id="none"),
+        pytest.param(("a", "b", "a"), ["a", "b"], id="each once"),
+        pytest.param(("w" * 300,), ["w" * 199 + "…"], id="a long one"),
+        pytest.param(tuple("abcd"), list("abcd"), id="as many as there is room for"),
+        pytest.param(tuple("abcde"), ["a", "b", "c", MORE_WARNINGS], id="too many"),
+    ],
+)
+def test_warnings_of_a_plan(fleet: Any, warnings: tuple[str, ...], told: list[str] | None) -> None:
+    plan = fleet.plan(fleet.service())
+    status = fleet.status(plan=replace(plan, classes=(replace(plan.classes[0], warnings=warnings),)))
+    assert status["classes"][0].get("warnings") == told
+    assert status["conditions"] == fleet.status()["conditions"]
+    TTSServiceStatus.model_validate_json(json.dumps(status))
 
 
 def test_pending_plan_is_shown_and_changes_no_condition(fleet: Any) -> None:

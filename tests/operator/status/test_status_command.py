@@ -117,6 +117,14 @@ def test_service_with_a_problem_has_exit_code_1_and_advice(
     assert "→ `kubectl logs narrator-ada-x --previous` tells why" in output
 
 
+def test_warnings_of_the_plan_are_told(fleet: Any, api: APIServer, kubeconfig: str, capsys: Any) -> None:
+    status = fleet.status()
+    status["classes"][0]["warnings"] = ["load_trt true (spec.engine) needs a GPU: no effect here"]
+    api.answers = {f"{SERVICES}/narrator": resource(status), PODS: listed(fleet.ready_pod())}
+    assert main(["status", "narrator", "--kubeconfig", kubeconfig]) == 0
+    assert "warning: class ada: load_trt true (spec.engine) needs a GPU: no effect here" in capsys.readouterr().out
+
+
 def test_pods_that_may_not_be_listed_are_left_out(fleet: Any, api: APIServer, kubeconfig: str, capsys: Any) -> None:
     api.answers = {f"{SERVICES}/narrator": resource(fleet.status())}
     api.forbidden = {PODS}
