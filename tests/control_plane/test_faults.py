@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from control_plane.operator_process import OperatorProcess
 from control_plane.plane import ControlPlane
+from control_plane.proxy_orders import Filter, counted_write
 from control_plane.speech import children, install_definitions, service, wait_serving
 from control_plane.waiting import eventually
 
@@ -46,33 +48,48 @@ def scale(plane: ControlPlane, name: str, namespace: str, replicas: int) -> None
 def test_killed_after_any_write_of_a_first_reconcile_it_converges_to_the_same(
     plane: ControlPlane, operators: list[OperatorProcess]
 ) -> None:
-    """The proxy kills the process when the API server has answered the n-th write, for every n that there is."""
+    """The proxy kills the process when the API server has answered the n-th write, for every n that there is.
+
+    The operator that came after one kill is the next to be killed, at another service.
+    """
+    proxy = plane.proxy("operator-killed", ADMIN)
     reference = None
-    for index in range(MAX_WRITES):
-        proxy = plane.proxy("operator-killed", ADMIN)
-        with plane.namespace() as namespace:
-            watch = {"WATCH_NAMESPACES": namespace, "NAMESPACE": namespace}
-            first = OperatorProcess(proxy.kubeconfig, **watch)
-            operators.append(first)
-            first.wait_leader()
-            kill = proxy.kill_after(first.pid, index) if index else None
-            plane.apply(service("killed", namespace, replicas=2))
-            if kill is not None:
-                eventually(lambda f=first: not f.running or f.metric("ttsfleet_service_ready") == 1, "killed or done")
-                if first.running:
-                    break
-                operators.append(OperatorProcess(proxy.kubeconfig, **watch))
-            wait_serving(plane, "killed", namespace, 2)
-            found = json.loads(json.dumps(children(plane, "killed", namespace)).replace(namespace, "NAMESPACE"))
-            reference = reference or found
-            assert found == reference, f"killed after write {index}"
-            plane.kubectl("delete", "ttsservice", "killed", "-n", namespace)
-            for one in operators:
-                one.kill() if one.running else None
-        proxy.stop()
-    else:
-        pytest.fail(f"a first reconcile has more than {MAX_WRITES} writes")
+    with plane.namespace() as home:
+
+        def start() -> OperatorProcess:
+            operators.append(OperatorProcess(proxy.kubeconfig, NAMESPACE=home))
+            return operators[-1]
+
+        operator = start()
+        for index in range(MAX_WRITES):
+            with plane.namespace() as namespace:
+                operator.wait_leader()
+                if index:
+                    proxy.kill_after(operator.pid, index, written_in(namespace))
+                plane.apply(service("killed", namespace, replicas=2))
+                if index:
+                    eventually(partial(ended_or_done, operator, namespace), "killed or done", every=0.2)
+                    if operator.running:
+                        break
+                    operator = start()
+                wait_serving(plane, "killed", namespace, 2)
+                found = json.loads(json.dumps(children(plane, "killed", namespace)).replace(namespace, "NAMESPACE"))
+                reference = reference or found
+                assert found == reference, f"killed after write {index}"
+                plane.kubectl("delete", "ttsservice", "killed", "-n", namespace)
+        else:
+            pytest.fail(f"a first reconcile has more than {MAX_WRITES} writes")
     assert index > 5
+
+
+def written_in(namespace: str) -> Filter:
+    return lambda request: counted_write(request) and request.namespace == namespace
+
+
+def ended_or_done(operator: OperatorProcess, namespace: str) -> bool:
+    """Whether it was killed, or has got the answer to its last write: that the service is ready."""
+    done = f'ttsfleet_service_ready{{namespace="{namespace}",service="killed"}} 1.0'
+    return not operator.running or done in operator.answer("/metrics")[1]
 
 
 def test_of_two_operators_one_acts_and_the_other_takes_over(
@@ -137,10 +154,10 @@ def test_a_busy_api_server_delays_and_does_not_hinder(
     proxy = plane.proxy("operator-busy", ADMIN)
     operators.append(OperatorProcess(proxy.kubeconfig, WATCH_NAMESPACES=namespace, NAMESPACE=namespace))
     operators[0].wait_leader()
-    refusal = proxy.refuse(lambda request: request.is_write and request.resource != "leases", times=6)
+    refusal = proxy.refuse(lambda request: request.is_write and request.resource != "leases", times=3)
     plane.apply(service("busy", namespace))
     wait_serving(plane, "busy", namespace, within=60)
-    assert refusal.given == 6
+    assert refusal.given == 3
     assert operators[0].metric("ttsfleet_reconcile_errors_total") > 0
 
 
@@ -200,20 +217,3 @@ def test_what_happened_while_it_was_down_is_right_after_it_returns(
     wait_serving(plane, "edited", namespace, 3)
     eventually(lambda: plane.find("service", "kept", namespace), "the deleted child is back")
     eventually(lambda: children(plane, "deleted", namespace) == {}, "the deleted service's children are gone")
-
-
-def test_a_restart_writes_nothing(plane: ControlPlane, operators: list[OperatorProcess], namespace: str) -> None:
-    settings = {"WATCH_NAMESPACES": namespace, "NAMESPACE": namespace}
-    operators.append(OperatorProcess(plane.kubeconfig_for("operator-before", ADMIN), **settings))
-    operators[0].wait_leader()
-    plane.apply(*[service(f"calm-{number}", namespace) for number in range(3)])
-    for number in range(3):
-        wait_serving(plane, f"calm-{number}", namespace)
-    operators[0].stop()
-    mark = plane.audit_mark()
-    operators.append(OperatorProcess(plane.kubeconfig_for("operator-after", ADMIN), **settings))
-    operators[1].wait_leader()
-    eventually(lambda: operators[1].metric("ttsfleet_reconcile_duration_seconds_count") >= 3, "all are looked at")
-    time.sleep(3)  # what must not happen has no event to wait for
-    writes = plane.audit(since=mark, user="operator-after", writes=True, namespace=namespace)
-    assert [f"{one.verb} {one.resource} {one.name}" for one in writes if one.resource != "leases"] == []

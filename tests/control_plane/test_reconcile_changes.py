@@ -14,7 +14,7 @@ from control_plane.speech import ADA, CPU, condition, install_definitions, servi
 from control_plane.waiting import eventually
 
 OPERATOR = "operator-of-changes"
-CHANGES_OF_SCALE = 20
+CHANGES_OF_SCALE = 10
 
 
 @pytest.fixture(scope="module")

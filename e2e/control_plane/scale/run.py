@@ -36,7 +36,7 @@ BASELINE, CROWD = "baseline", "crowd"
 CHANGE = {"spec": {"engine": {"cache_capacity": 7}}}
 RECONCILES = "ttsfleet_reconcile_duration_seconds"
 # Longer than a status may be held back (10 s), so that every late write is seen.
-QUIET_SECONDS = 20.0
+QUIET_SECONDS = 15.0
 
 Act = Callable[[Manifest], Awaitable[object]]
 
