@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test server")])
     identities = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        [x509.DNSName("localhost"), x509.DNSName("models.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     )
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
     ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
@@ -347,6 +348,19 @@ class Program:
         usual = {"allow_loopback": True, "attempts": 3, "backoff_seconds": 0.01, "stall_seconds": 20.0}
         chosen = Limits(**(usual | dict(limits or {})))
         return fetch(self.config(source, **more), chosen, {}, LogProgress())
+
+    def part_sizes(self) -> list[int]:
+        """Bytes of each file that is on its way."""
+        folder = self.model_dir.with_name(f".{self.model_dir.name}.partial") / "incoming"
+        parts = folder.glob("*") if folder.exists() else ()
+        return [path.stat().st_size for path in parts if path.suffix == ""]
+
+    def wait_for_part(self, num_bytes: int) -> None:
+        deadline = time.monotonic() + 30
+        pause = threading.Event()
+        while self.part_sizes() != [num_bytes]:
+            assert time.monotonic() < deadline, f"parts have {self.part_sizes()} bytes, not {num_bytes}"
+            pause.wait(0.01)
 
     @property
     def files(self) -> dict[str, bytes]:

@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,6 @@ import pytest
 from ttsfleet_runtime.fetch.failures import Failure, FetchError
 
 LARGE = "llm.pt"
-
-
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        pause.wait(0.01)
-
-
-def part_sizes(program: Any) -> list[int]:
-    folder = program.model_dir.with_name(f".{program.model_dir.name}.partial") / "incoming"
-    return [path.stat().st_size for path in folder.glob("*") if path.suffix != ".json"] if folder.exists() else []
 
 
 def leftovers(program: Any) -> set[str]:
@@ -70,7 +55,7 @@ def test_killed_in_the_middle_the_next_start_fetches_only_the_rest(hub, program,
     hub.origin.replies[route] = [hub.origin.stop_at(size // 2)]
     process = program.start(hub.source)
     assert hub.origin.holding.wait(30)
-    wait_for(lambda: part_sizes(program) == [size // 2])
+    program.wait_for_part(size // 2)
     process.kill()
     process.communicate()
     assert not program.model_dir.exists()
@@ -91,10 +76,10 @@ def test_sigterm_ends_at_once_and_leaves_what_was_fetched(hub, program, model) -
     hub.origin.replies[hub.route(LARGE)] = [hub.origin.stop_at(size // 2)]
     process = program.start(hub.source, "--stall-seconds", "50")
     assert hub.origin.holding.wait(30)
-    wait_for(lambda: part_sizes(program) == [size // 2])
+    program.wait_for_part(size // 2)
     process.send_signal(signal.SIGTERM)
     assert program.finish(process).code == 143
-    assert part_sizes(program) == [size // 2]
+    assert program.part_sizes() == [size // 2]
     assert program.run(hub.source).code == 0
 
 

@@ -270,16 +270,23 @@ def _explained(error: httpx.HTTPError, url: str) -> FetchError:
         return FetchError(
             Failure.UNREACHABLE, f"{where}: its certificate is not trusted; a private CA goes into ca_file"
         )
-    kind = type(error).__name__
-    cause = error.__cause__ or error.__context__
-    detail = kind if cause is None else f"{kind}: {type(cause).__name__}"
-    return FetchError(Failure.UNREACHABLE, f"{where}: the connection fails ({detail})", is_transient=True)
+    return FetchError(Failure.UNREACHABLE, f"{where}: the connection fails ({_cause(error)})", is_transient=True)
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, where it said something, else the innermost kind of error."""
+    chain = _chain(error)
+    words = [one.strerror for one in chain if isinstance(one, OSError) and one.strerror]
+    return words[-1] if words else type(chain[-1]).__name__
 
 
 def _certificate_fault(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, the first cause last."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    return chain
