@@ -37,10 +37,10 @@ def _speak(service: Any, **values: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("response_format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
 def test_the_openai_client_gets_speech_in_every_format(service: Any, response_format: Any) -> None:
-    response = _client(service).audio.speech.create(
-        model="tts-1", voice="heart", input=SENTENCES[0], response_format=response_format
-    )
-    audio = response.read()
+    with _client(service) as client:
+        audio = client.audio.speech.create(
+            model="tts-1", voice="heart", input=SENTENCES[0], response_format=response_format
+        ).read()
     if response_format == "pcm":
         assert 1.0 < len(audio) / 48000 < 6.0
     elif response_format != "aac":  # libsndfile reads no AAC; tests/audio decodes it
@@ -49,9 +49,12 @@ def test_the_openai_client_gets_speech_in_every_format(service: Any, response_fo
 
 def test_the_openai_client_streams_audio_before_the_end(service: Any) -> None:
     sizes = []
-    with _client(service).audio.speech.with_streaming_response.create(
-        model="tts-1", voice="heart", input=" ".join(SENTENCES), response_format="pcm"
-    ) as response:
+    with (
+        _client(service) as client,
+        client.audio.speech.with_streaming_response.create(
+            model="tts-1", voice="heart", input=" ".join(SENTENCES), response_format="pcm"
+        ) as response,
+    ):
         sizes = [len(chunk) for chunk in response.iter_bytes()]
     assert len(sizes) >= 4
     assert sum(sizes) / 48000 > 5.0
