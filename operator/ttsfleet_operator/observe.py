@@ -104,7 +104,7 @@ class Observer:
         self._view = view
         self._wall = wall
         self._clock = clock
-        self._unsettled: dict[tuple[ObjectKey, str], float] = {}
+        self._unsettled: dict[ObjectKey, dict[str, float]] = {}
         self._table: tuple[int, ProfileTable] = (-1, builtin_profiles())
         self._nodes: tuple[int, tuple[NodeFacts, ...]] = (-1, ())
 
@@ -113,19 +113,17 @@ class Observer:
         key = ObjectKey(service.namespace, service.name)
         now = self._wall()
         deployments = self.deployments(key, service.metadata.uid)
+        names = [one.name for one in service.spec.hardware.classes]
+        unsettled = self._unsettled_seconds(key, {name: deployments.get(name) for name in names})
         classes: dict[str, ObservedClass] = {}
         surges: dict[str, SurgeDecision] = {}
-        longest: float | None = None
-        for one in service.spec.hardware.classes:
-            deployment = deployments.get(one.name)
-            seconds = self._unsettled_seconds(key, one.name, deployment)
-            seen = await self._class(key, one.name, deployment, seconds, now)
-            classes[one.name] = seen
-            surges[one.name] = (
+        for name in names:
+            deployment = deployments.get(name)
+            seen = await self._class(key, name, deployment, unsettled.get(name), now)
+            classes[name] = seen
+            surges[name] = (
                 decide_surge(service.spec.rollout, deployment, seen.pods, now) if seen.pods_listed else WITH_SURGE
             )
-            if seconds is not None:
-                longest = max(seconds, longest or 0.0)
         return Observation(
             key=key,
             service=service,
@@ -137,7 +135,7 @@ class Observer:
             references=await self._references(service),
             nodes=self._node_facts(),
             table=self._profile_table(),
-            unsettled_seconds=longest,
+            unsettled_seconds=max(unsettled.values(), default=None),
         )
 
     def deployments(self, key: ObjectKey, uid: str) -> dict[str, Manifest]:
@@ -155,15 +153,19 @@ class Observer:
         return live is not None and is_owned(live, seen.service.metadata.uid)
 
     def forget(self, key: ObjectKey) -> None:
-        for entry in [entry for entry in self._unsettled if entry[0] == key]:
-            del self._unsettled[entry]
+        self._unsettled.pop(key, None)
 
-    def _unsettled_seconds(self, key: ObjectKey, name: str, deployment: Manifest | None) -> float | None:
-        """How long a class has not been fully available, as far as this process has seen."""
-        if deployment is None or read_rollout(deployment).settled:
-            self._unsettled.pop((key, name), None)
-            return None
-        return self._clock() - self._unsettled.setdefault((key, name), self._clock())
+    def _unsettled_seconds(self, key: ObjectKey, deployments: Mapping[str, Manifest | None]) -> dict[str, float]:
+        """How long each class that is not fully available has not been, as far as this process has seen."""
+        now, before = self._clock(), self._unsettled.pop(key, {})
+        since = {
+            name: before.get(name, now)
+            for name, one in deployments.items()
+            if one is not None and not read_rollout(one).settled
+        }
+        if since:
+            self._unsettled[key] = since
+        return {name: now - began for name, began in since.items()}
 
     async def _class(
         self, key: ObjectKey, name: str, deployment: Manifest | None, unsettled: float | None, now: datetime

@@ -115,11 +115,6 @@ class WorkQueue(Generic[K]):
             delay_seconds = max(delay_seconds, named, FRESH_AFTER_FAILURE * self.back_off.after(self._failures[key]))
         self._schedule(key, delay_seconds)
 
-    def forget(self, key: K) -> None:
-        """The key is gone for good: no retries."""
-        self._failures.pop(key, None)
-        self._not_before.pop(key, None)
-
     def _schedule(self, key: K, delay_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + delay_seconds
@@ -178,6 +173,7 @@ class WorkQueue(Generic[K]):
             self.on_failure(key, error)
             self._schedule(key, self.back_off.after(failures))
         else:
-            self.forget(key)
+            self._failures.pop(key, None)
+            self._not_before.pop(key, None)
             if again is not None:
                 self._schedule(key, again)
