@@ -207,6 +207,16 @@ def test_copy_of_the_volume_is_read_once_and_then_known(hub, program, model_dige
     assert {file["mtime_ns"] for file in noted["files"] if file["path"].endswith(".pt")} == {1}
 
 
+def test_what_a_process_left_behind_its_last_rename_goes(hub, program) -> None:  # type: ignore[no-untyped-def]
+    program.fetch(hub.source)
+    for end in ("partial", "old"):
+        left = program.model_dir.with_name(f".{program.model_dir.name}.{end}") / "model"
+        left.mkdir(parents=True)
+        (left / "llm.pt").write_bytes(b"x")
+    program.fetch(hub.source)
+    assert leftovers(program) == {f".{program.model_dir.name}.lock"}
+
+
 def test_pin_that_differs_is_refused_and_fetches_nothing_again(hub, program, model) -> None:  # type: ignore[no-untyped-def]
     program.fetch(hub.source)
     hub.origin.sent.clear()

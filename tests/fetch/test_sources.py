@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
+from ttsfleet_runtime.checkpoint import resolve_model_dir
+from ttsfleet_runtime.checkpoint.directory import open_model_dir
+from ttsfleet_runtime.fetch.config import S3Source
 from ttsfleet_runtime.fetch.failures import Failure, FetchError
+from ttsfleet_runtime.fetch.manifest import digest_files, hash_tree
+from ttsfleet_runtime.fetch.sources.bucket import list_bucket
+from ttsfleet_runtime.fetch.transport import Answer
 
 TOKEN = "hf_s3cr3tt0ken"
 
@@ -290,3 +297,66 @@ def test_missing_style_is_told_before_anything_is_fetched(hub, program) -> None:
     result = program.run(hub.source, styles=[{"name": "other", "path": "styles/other"}])
     assert result.code == Failure.INVALID_SOURCE
     assert hub.origin.requests_of(hub.route("llm.pt")) == []
+
+
+def test_bucket_of_another_region_is_signed_for_that_region(credentials) -> None:  # type: ignore[no-untyped-def]
+    class AWS:
+        """Leads a listing to the bucket's region, as AWS does."""
+
+        def __init__(self) -> None:
+            self.urls: list[str] = []
+
+        def get(self, url: str, headers: Any, authorization: Any, *, accept: Any) -> Answer:
+            self.urls.append(url)
+            there = httpx.Headers({"x-amz-bucket-region": "eu-west-1"})
+            if "eu-west-1" in url:
+                assert "/eu-west-1/s3/" in authorization["authorization"]
+                return Answer(200, there, _page("v1/llm +.pt", b"news"))
+            return Answer(301, there, b"<Error><Code>PermanentRedirect</Code></Error>")
+
+    aws = AWS()
+    source = S3Source(bucket="voices", prefix="v1", credentials_dir=str(credentials))
+    (file,) = list_bucket(source, aws, {}).files  # type: ignore[arg-type]
+    assert [urlsplit(url).hostname for url in aws.urls] == [
+        "voices.s3.amazonaws.com",
+        "voices.s3.eu-west-1.amazonaws.com",
+    ]
+    signed = urlsplit(file.url())
+    assert (signed.hostname, signed.path) == ("voices.s3.eu-west-1.amazonaws.com", "/v1/llm%20%2B.pt")
+    assert "/eu-west-1/s3/aws4_request" in parse_qs(signed.query)["X-Amz-Credential"][0]
+
+
+def test_identity_of_the_pod_signs_where_there_are_no_credentials(  # type: ignore[no-untyped-def]
+    store, bucket, program, model, monkeypatch, tmp_path: Path
+) -> None:
+    (tmp_path / "identity").write_text("a token of the cluster")
+    for name, value in {
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "identity"),
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/voices",
+        "AWS_ENDPOINT_URL_STS": store,
+    }.items():
+        monkeypatch.setenv(name, value)
+    result = program.run({"kind": "s3", "bucket": "voices", "prefix": "cosy voice/v1+2", "endpoint": store})
+    assert result.code == 0, result.log
+    assert program.files == model
+
+
+def test_archive_that_could_not_be_unpacked_is_not_fetched_again(origin, program, model) -> None:  # type: ignore[no-untyped-def]
+    archive = tar_of(model)
+    origin.files["/voice.tar.gz"] = archive
+    source = {"kind": "https", "url": f"{origin.url}/voice.tar.gz", "sha256": hashlib.sha256(archive).hexdigest()}
+    with pytest.raises(FetchError, match="accepted"):
+        program.fetch(source, limits={"max_files": 1})
+    program.fetch(source)
+    assert program.files == model
+    assert len(origin.seen) == 1
+
+
+def test_voice_that_ships_is_readable_after_a_fetch(origin, program) -> None:  # type: ignore[no-untyped-def]
+    voice = resolve_model_dir("builtin:tiny-en")
+    archive = tar_of({str(path.relative_to(voice)): path.read_bytes() for path in voice.rglob("*") if path.is_file()})
+    origin.files["/voice.tar.gz"] = archive
+    source = {"kind": "https", "url": f"{origin.url}/voice.tar.gz", "sha256": hashlib.sha256(archive).hexdigest()}
+    digest = program.fetch(source)
+    assert digest == digest_files(hash_tree(voice))
+    assert open_model_dir(program.model_dir).version == 2

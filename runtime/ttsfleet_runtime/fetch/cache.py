@@ -110,12 +110,13 @@ class Workplace:
         return {file.path: file for file in self._entries() if is_unchanged(self.model, file)}
 
     def accept(self, part: Path, file: ModelFile) -> None:
-        """Move a verified file to its place."""
+        """Move a verified file to its place. Noted first: without the note it would be fetched again, while a note
+        without the file costs nothing."""
+        self.note(file)
         place = self.model / file.path
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, place)
         part.with_name(f"{part.name}.json").unlink(missing_ok=True)
-        self.note(file)
 
     def reuse(self, file: ModelFile) -> None:
         """Take a verified file of the finished directory over, without a copy where the volume can."""
@@ -145,7 +146,14 @@ class Workplace:
             os.rename(self._target, self._old)
         os.rename(self.model, self._target)
         sync_path(self._target.parent)
-        shutil.rmtree(self._root)
+        self.discard()
+
+    def is_there(self) -> bool:
+        """Whether a process has left something, perhaps in the moment after `publish` renamed."""
+        return self._root.exists() or self._old.exists()
+
+    def discard(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)
         shutil.rmtree(self._old, ignore_errors=True)
 
     def _entries(self) -> list[ModelFile]:

@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     message = _termination_log(arguments.termination_log)
     try:
         if arguments.print_digest is not None:
+            message = None
             sys.stdout.write(f"{digest_files(hash_tree(arguments.print_digest))}\n")
             return 0
         config = read_config(arguments.config)

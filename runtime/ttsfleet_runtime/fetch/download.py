@@ -42,6 +42,7 @@ class _PartNote(msgspec.Struct, frozen=True):
     tag: str
     etag: str = ""
     boot: str = ""
+    total: int | None = None
 
 
 class _StartAgainError(Exception):
@@ -139,6 +140,7 @@ class Download:
         """Continue behind what an earlier process left, if that can be kept."""
         kept, note = _kept(self._remote, self._part)
         self._position, self._etag = 0, note.etag
+        self._total = self._remote.size if self._remote.size is not None else note.total
         self._sums, self._resumed = _Sums.of(self._remote), kept > 0
         if not kept:
             self._forget(file)
@@ -185,6 +187,8 @@ class Download:
         if self._remote.etag and etag and etag != self._remote.etag:
             raise FetchError(Failure.CHECKSUM_MISMATCH, f"{self._remote.path} was changed while it was listed")
         if response.status_code == 206:
+            if not self._position:
+                raise FetchError(Failure.FAILED, f"{self._remote.path}: the source answers a plain request by a part")
             self._check_range(response, etag)
         elif self._position:
             logger.info("%s: the source does not resume", self._remote.path)
@@ -193,7 +197,7 @@ class Download:
         if length.isdecimal():
             self._expect(self._position + int(length))
         self._etag = etag if etag.startswith('"') else ""
-        note = _PartNote(self._remote.tag, self._etag, _boot_id())
+        note = _PartNote(self._remote.tag, self._etag, _boot_id(), self._total)
         write_atomically(_note_path(self._part), msgspec.json.encode(note))
 
     def _check_range(self, response: httpx.Response, etag: str) -> None:
@@ -214,6 +218,8 @@ class Download:
             )
         self._check_size(total)
         check_space(self._part.parent, total - self._position)
+        if self._remote.size is None and self._total != total:
+            self._progress.expect(total, self._position)
         self._total = total
 
     def _append(self, piece: bytes, file: BinaryIO) -> None:

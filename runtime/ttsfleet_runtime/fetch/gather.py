@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import certifi
 import msgspec
 
 from ttsfleet_runtime.fetch import archive
@@ -47,23 +48,33 @@ def gather(
     try:
         if isinstance(config.source, HttpsSource):
             return _from_archive(config.source, transport, limits, place, progress)
-        listing = checked_listing(_list(config, transport, environment), limits)
+        listing = checked_listing(_list(config, transport, environment, place), limits)
         check_styles(config.styles, (file.path for file in listing.files))
         return _from_listing(listing, transport, limits, place, earlier, progress)
     finally:
         transport.close()
 
 
-def _list(config: FetchConfig, transport: Transport, environment: Mapping[str, str]) -> Listing:
+def _list(config: FetchConfig, transport: Transport, environment: Mapping[str, str], place: Workplace) -> Listing:
     source = config.source
     if isinstance(source, S3Source):
         from ttsfleet_runtime.fetch.sources import bucket  # botocore takes a quarter of a second
 
-        return bucket.list_bucket(source, transport, environment)
+        return bucket.list_bucket(source, transport, environment, _ca_bundle(config.ca_file, place))
     if isinstance(source, HuggingFaceSource):
         return hub.list_hugging_face(source, transport)
     assert isinstance(source, ModelScopeSource)
     return hub.list_model_scope(source, transport)
+
+
+def _ca_bundle(ca_file: str, place: Workplace) -> str:
+    """One file with the public authorities and the private ones, for a library that takes a single file."""
+    if not ca_file:
+        return ""
+    place.prepare()
+    path = place.incoming / "ca.pem"
+    write_atomically(path, Path(certifi.where()).read_bytes() + b"\n" + Path(ca_file).read_bytes())
+    return str(path)
 
 
 def _from_listing(

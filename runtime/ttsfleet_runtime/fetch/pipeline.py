@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ def fetch(config: FetchConfig, limits: Limits, environment: Mapping[str, str], p
     found = _inspect(config, target)
     if _is_done(config, found):
         logger.info("%s holds the model already", target)
+        _tidy(target)
     else:
         with locked(Workplace.lock_path(target), limits.lock_seconds):
             found = _inspect(config, target)
@@ -33,6 +35,14 @@ def fetch(config: FetchConfig, limits: Limits, environment: Mapping[str, str], p
     assert found is not None
     check_styles(config.styles, found.intact)
     return found.manifest.digest
+
+
+def _tidy(target: Path) -> None:
+    """Remove what a process that ended behind its last rename has left, unless another is at work."""
+    place = Workplace(target)
+    if place.is_there():
+        with contextlib.suppress(FetchError, OSError), locked(Workplace.lock_path(target), 0):
+            place.discard()
 
 
 def _check_mounted(config: FetchConfig, target: Path) -> str:

@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """What is told. `total_bytes` is 0 while it is unknown."""
+    """What is told. `expect` begins a part of the work, of which so much is done."""
 
-    def expect(self, total_bytes: int) -> None: ...
+    def expect(self, total_bytes: int, done_bytes: int = 0) -> None: ...
     def begin(self, name: str) -> None: ...
     def advance(self, num_bytes: int) -> None: ...
     def finish(self, name: str, num_bytes: int, remark: str = "") -> None: ...
@@ -31,11 +31,11 @@ class LogProgress:
     def __init__(self) -> None:
         self._total = self._done = 0
         self._name = ""
-        self._last_seconds = self._start_seconds = time.monotonic()
+        self._last_seconds = time.monotonic()
         self._last_done = 0
 
-    def expect(self, total_bytes: int) -> None:
-        self._total = total_bytes
+    def expect(self, total_bytes: int, done_bytes: int = 0) -> None:
+        self._total, self._done, self._last_done = total_bytes, done_bytes, done_bytes
 
     def begin(self, name: str) -> None:
         self._name = name
@@ -83,8 +83,8 @@ class TerminalProgress:
         )
         self._task = self._bars.add_task("", total=None)
 
-    def expect(self, total_bytes: int) -> None:
-        self._bars.update(self._task, total=total_bytes or None)
+    def expect(self, total_bytes: int, done_bytes: int = 0) -> None:
+        self._bars.update(self._task, total=total_bytes, completed=done_bytes)
 
     def begin(self, name: str) -> None:
         self._bars.update(self._task, description=name)

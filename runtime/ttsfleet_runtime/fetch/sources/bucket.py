@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import msgspec
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
@@ -35,27 +36,36 @@ _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
 _ANSWERED = frozenset(range(300, 500)) - {408, 425, 429}
 
 
-def list_bucket(source: S3Source, transport: Transport, environment: Mapping[str, str]) -> Listing:
-    """All objects below the prefix. An object is known by its ETag: one that changes meanwhile is refused."""
+def list_bucket(
+    source: S3Source, transport: Transport, environment: Mapping[str, str], ca_bundle: str = ""
+) -> Listing:
+    """All objects below the prefix. An object is known by its ETag: one that changes meanwhile is refused.
+
+    `ca_bundle` is for the one connection that botocore makes itself: to the service that knows the pod's identity.
+    """
     prefix = f"{source.prefix.strip('/')}/" if source.prefix.strip("/") else ""
-    client = _client(source, transport, environment)
-    files: list[RemoteFile] = []
+    sender = _Sender(transport)
+    client = _client(source, sender, environment, ca_bundle)
+    entries: dict[str, Mapping[str, Any]] = {}
     try:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=source.bucket, Prefix=prefix):
             for entry in page.get("Contents", ()):
                 name = str(entry["Key"])[len(prefix) :]
-                if not name or name.endswith("/"):
-                    continue
-                path = checked_path(name)
-                if not is_hidden(path):
-                    files.append(_object(client, source.bucket, entry, path))
+                if name and not name.endswith("/"):
+                    entries[checked_path(name)] = entry
     except ClientError as error:
         raise _refused(error, source.bucket) from error
     except BotoCoreError as error:
         raise FetchError(
             Failure.FAILED, f"the bucket {source.bucket} cannot be listed ({type(error).__name__})"
         ) from error
-    return Listing(tuple(files))
+    if not source.endpoint and sender.region not in ("", client.meta.region_name):
+        # The listing was led to the bucket's region; URLs are signed for it only by a client of it.
+        found = msgspec.structs.replace(source, region=sender.region)
+        client = _client(found, sender, environment, ca_bundle)
+    return Listing(
+        tuple(_object(client, source.bucket, entry, path) for path, entry in entries.items() if not is_hidden(path))
+    )
 
 
 def _object(client: Any, bucket: str, entry: Mapping[str, Any], path: str) -> RemoteFile:
@@ -79,16 +89,18 @@ def _signed(client: Any, bucket: str, key: str) -> Callable[[], str]:
     return url
 
 
-def _client(source: S3Source, transport: Transport, environment: Mapping[str, str]) -> Any:
+def _client(source: S3Source, sender: _Sender, environment: Mapping[str, str], ca_bundle: str) -> Any:
     session = botocore.session.Session()
+    if ca_bundle:
+        session.set_config_variable("ca_bundle", ca_bundle)
     options: dict[str, Any] = {}
     if source.credentials_dir:
         options = _credentials(Path(source.credentials_dir))
     anonymous = not options and not any(environment.get(name) for name in _IDENTITY_VARIABLES)
     config = Config(
         signature_version=UNSIGNED if anonymous else "s3v4",
-        # Compatible stores rarely have a name per bucket.
-        s3={"addressing_style": "path" if source.endpoint else "auto"},
+        # Compatible stores rarely have a name per bucket. With AWS, "auto" would sign URLs for the global host.
+        s3={"addressing_style": "path" if source.endpoint else "virtual"},
         retries={"total_max_attempts": 1},
         response_checksum_validation="when_required",
     )
@@ -102,7 +114,7 @@ def _client(source: S3Source, transport: Transport, environment: Mapping[str, st
         )
     except (BotoCoreError, ValueError) as error:
         raise FetchError(Failure.INVALID_SOURCE, f"the bucket's endpoint or region is refused: {error}") from error
-    client.meta.events.register("before-send.s3", _sender(transport))
+    client.meta.events.register("before-send.s3", sender)
     return client
 
 
@@ -116,16 +128,22 @@ def _credentials(folder: Path) -> dict[str, str]:
     return options
 
 
-def _sender(transport: Transport) -> Callable[..., AWSResponse]:
-    """Sends botocore's requests, which are all GETs here."""
+class _Sender:
+    """Sends botocore's requests, and remembers the region that the bucket names as its own. Only for a bucket that
+    names none there is a request that is no GET."""
 
-    def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.region = ""
+
+    def __call__(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        if request.method != "GET":
+            raise FetchError(Failure.INVALID_SOURCE, "the bucket lies in another region; give its region")
         headers = {name.lower(): _text(value) for name, value in request.headers.items()}
         authorization = {name: headers.pop(name) for name in list(headers) if name in _SECRET_HEADERS}
-        answer = transport.get(request.url, headers, authorization, accept=_ANSWERED)
+        answer = self._transport.get(request.url, headers, authorization, accept=_ANSWERED)
+        self.region = answer.headers.get("x-amz-bucket-region", self.region)
         return AWSResponse(request.url, answer.status, dict(answer.headers), _Body(answer.body))
-
-    return send
 
 
 class _Body:
