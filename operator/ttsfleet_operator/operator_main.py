@@ -243,8 +243,13 @@ def main() -> int:
         settings = read_settings(os.environ)
         _configure_logging(settings)
         uvloop.run(_main(settings))
-    except (UsageError, ConfigException) as error:
+    except UsageError as error:
         sys.stderr.write(f"ttsfleet-operator: {error}\n")
+        return 2
+    except ConfigException as error:
+        sys.stderr.write(
+            f"ttsfleet-operator: no cluster: {error}; run it in a pod, or name a kubeconfig in KUBECONFIG\n"
+        )
         return 2
     return 0
 

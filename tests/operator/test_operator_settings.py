@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ttsfleet_operator.errors import UsageError
@@ -47,3 +51,11 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: str, al
     ) as error:
         read_settings({f"TTSFLEET_{name}": value})
     assert allowed in str(error.value)
+
+
+def test_process_without_a_cluster_says_what_to_do(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "ttsfleet_operator.operator_main"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "run it in a pod, or name a kubeconfig in KUBECONFIG" in ended.stderr
