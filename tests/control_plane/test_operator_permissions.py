@@ -15,7 +15,7 @@ from control_plane.audit import AuditEvent
 from control_plane.helm_release import HelmRelease, operator_settings
 from control_plane.operator_process import OperatorProcess
 from control_plane.plane import ControlPlane
-from control_plane.speech import service
+from control_plane.speech import condition, service, wait_condition
 from control_plane.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,22 @@ def cpu_class(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "cpu": {}, **settings}
 
 
+def objects_of_others(name: str) -> list[dict[str, Any]]:
+    """A Deployment, a budget and a NetworkPolicy that bear the names which a TTSService's children would."""
+    selector = {"matchLabels": {"app": "other"}}
+    container = {"name": "other", "image": "registry.example/other:1"}
+    template = {"metadata": {"labels": {"app": "other"}}, "spec": {"containers": [container]}}
+    given = (
+        ("apps/v1", "Deployment", f"{name}-cpu", {"replicas": 0, "selector": selector, "template": template}),
+        ("policy/v1", "PodDisruptionBudget", name, {"maxUnavailable": 1, "selector": selector}),
+        ("networking.k8s.io/v1", "NetworkPolicy", name, {"podSelector": selector}),
+    )
+    return [
+        {"apiVersion": version, "kind": kind, "metadata": {"name": called, "namespace": "speech"}, "spec": spec}
+        for version, kind, called, spec in given
+    ]
+
+
 def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     release: HelmRelease, operator: OperatorProcess
 ) -> None:
@@ -84,6 +100,12 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     def used() -> set[tuple[str, str]]:
         return {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.resource}
 
+    def suspend(value: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": value}})
+        plane.kubectl("patch", "ttsservice", "stuck", "-n", "speech", "--type=merge", "-p", patch)
+        reason = "Suspended" if value else "ScalingFromZero"
+        happens(lambda: condition(plane, "stuck", "speech", "Ready").get("reason") == reason, f"Ready is {reason}")
+
     def classes(*given: dict[str, Any]) -> None:
         patch = json.dumps({"spec": {"hardware": {"classes": given}}})
         plane.kubectl("patch", "ttsservice", "narrator", "-n", "speech", "--type=merge", "-p", patch)
@@ -92,10 +114,11 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
         return plane.find("deployment", f"narrator-{name}", "speech")
 
     def maps() -> int:
-        return len(plane.get("configmaps", namespace="speech", selector="ttsfleet.dev/class=cpu"))
+        selector = "ttsfleet.dev/service=narrator,ttsfleet.dev/class=cpu"
+        return len(plane.get("configmaps", namespace="speech", selector=selector))
 
     plane.nodes(by_hand=True)
-    plane.apply(SERVICE, service("stuck", "speech"))
+    plane.apply(*objects_of_others("taken"), SERVICE, service("stuck", "speech"), service("taken", "speech"))
     happens(lambda: deployment("cpu") and deployment("spare"), "both Deployments")
     happens(lambda: ("pods", "list") in used(), "a look at the pods that do not run")
     plane.kubectl("delete", "deployment", "narrator-cpu", "-n", "speech")
@@ -109,6 +132,10 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
     happens(lambda: ("horizontalpodautoscalers", "list") in used(), "a search for the foreign scaler")
     happens(lambda: ("leases", "update") in used(), "a renewal of the Lease")
     happens(lambda: ("events", "list") in used(), "a look at why a pod that has a node does not start")
+    for value in (True, False, True):
+        suspend(value)
+    happens(lambda: ("events", "patch") in used(), "an Event that is told again")
+    wait_condition(plane, "taken", "speech", "Stalled", reason="NameConflict")
 
     refused = {(resource_of(one), one.verb) for one in plane.audit(user=USER) if one.code == 403}
     assert refused == set(), operator.log()[-3000:]
