@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries check fmt docs bench soak e2e-soak wer verify lock clean
+.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries node-binaries check fmt docs bench soak e2e-soak wer verify lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-control-plane: install-dev cluster-binaries ## the tests on a real Kubernet
 
 cluster-binaries: install-dev ## build etcd, Kubernetes, kwok, kubectl and helm for the tests (cold about 10 minutes)
 	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build
+
+node-binaries: cluster-binaries ## build kubelet, kube-proxy and containerd as well (cold 2 minutes more)
+	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build nodes
 
 check: install-dev ## formatting, lint, types, layers, layout
 	@tools/check-layout

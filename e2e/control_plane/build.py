@@ -1,7 +1,8 @@
-"""`python -m control_plane.build`: builds the pinned binaries into the cache, one by one, and prints their folder.
+"""`python -m control_plane.build`: builds the pinned binaries into the cache, one by one, and prints their paths.
 
 Each binary appears by itself under its name when it is whole, so a run that is cut off goes on where it was. With all
-of them there it returns at once. Arguments name single binaries; none means all. Standard library only.
+of them there it returns at once. Arguments name groups (control-plane, nodes) or single binaries; none means the
+control plane. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from control_plane.binaries import BINARIES, CLUSTER_DIR, STAGES, Binary, folder, missing
+from control_plane.binaries import BINARIES, CLUSTER_DIR, GROUPS, STAGES, Binary, cache_root, expected_path, missing
 from control_plane.errors import BuildFailed
 from control_plane.go_toolchain import find_go
 
@@ -27,18 +28,20 @@ COLD_MINUTES = {
     "kwok": 0.9,
     "helm": 0.9,
     "coredns": 1.8,
+    "containerd": 0.6,
+    "kubelet": 0.3,
 }
 # What kwok plays: nodes become ready and stay so, pods run as soon as they are scheduled, and end when deleted.
 STAGE_FOLDERS = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
 
 
 def main(names: list[str]) -> int:
-    """Builds what is missing of `names` (all when empty)."""
-    known = [binary.name for binary in BINARIES]
+    """Builds what is missing of `names` (the control plane's when empty)."""
+    known = [*GROUPS, *(binary.name for binary in BINARIES)]
     if unknown := [name for name in names if name not in known]:
         print(f"no such binary: {', '.join(unknown)}; known are {', '.join(known)}", file=sys.stderr)
         return 2
-    wanted = tuple(names) or (*known, STAGES)
+    wanted = tuple(one for name in names or ["control-plane"] for one in GROUPS.get(name, (name,)))
     try:
         if missing(wanted):
             with one_at_a_time():
@@ -46,7 +49,7 @@ def main(names: list[str]) -> int:
     except BuildFailed as error:
         print(f"cluster-binaries: {error}", file=sys.stderr)
         return 1
-    print(folder())
+    print("\n".join(str(expected_path(name)) for name in wanted))
     return 0
 
 
@@ -72,10 +75,12 @@ def build(wanted: tuple[str, ...]) -> None:
 
 def build_binary(go: Path, binary: Binary) -> None:
     """Builds one binary; its name appears in the folder only when it is whole."""
-    unfinished = folder() / f".{binary.name}.{os.getpid()}"
+    target = expected_path(binary.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{binary.name}.{os.getpid()}")
     flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", binary.linker_flags()]
     run_go(go, binary.folder, ["build", *flags, "-o", str(unfinished), binary.package])
-    unfinished.rename(folder() / binary.name)
+    unfinished.rename(target)
 
 
 def write_stages(go: Path) -> None:
@@ -87,9 +92,11 @@ def write_stages(go: Path) -> None:
         for path in sorted((module / "kustomize" / "stage" / name).glob("*.yaml"))
         if path.name != "kustomization.yaml"
     ]
-    unfinished = folder() / f".{STAGES}.{os.getpid()}"
+    target = expected_path(STAGES)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{STAGES}.{os.getpid()}")
     unfinished.write_text("\n---\n".join(stages) + "\n", encoding="utf-8")
-    unfinished.rename(folder() / STAGES)
+    unfinished.rename(target)
 
 
 def run_go(go: Path, module_folder: str, arguments: list[str]) -> str:
@@ -112,9 +119,9 @@ def run_go(go: Path, module_folder: str, arguments: list[str]) -> str:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Holds the lock of the folder: two builds at once would do the same work twice."""
-    folder().mkdir(parents=True, exist_ok=True)
-    with (folder() / ".lock").open("w") as lock:
+    """Holds the lock of the cache: two builds at once would do the same work twice."""
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with (cache_root() / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,7 +44,7 @@ class ControlPlane(Cluster):
         """
         if absent := binaries.missing():
             raise BinariesMissing(
-                f"not built: {', '.join(absent)} (looked in {binaries.folder()}); "
+                f"not built: {', '.join(absent)} (looked in {binaries.cache_root()}); "
                 f"build with `{binaries.BUILD_COMMAND}`"
             )
         self.folder = _new_folder()

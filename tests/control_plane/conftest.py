@@ -38,7 +38,7 @@ def nothing_is_left() -> Iterator[None]:
     """After the last test: no process and no temporary file of ours."""
     yield
     assert [str(path) for path in scratch.left()] == []
-    ours = (str(binaries.folder()), "ttsfleet_operator")
+    ours = (str(binaries.cache_root()), "ttsfleet_operator")
     assert [one for one in processes_below(os.getpid()) if any(name in one for name in ours)] == []
 
 
