@@ -125,11 +125,21 @@ def _progress() -> Progress:
 
 def _configure_logging() -> None:
     """Our own loggers only: those of libraries would tell whole URLs, signatures included."""
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+class _Stderr:
+    """What stderr is at the moment: a progress bar takes its place, so that lines do not end up in it."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
