@@ -8,9 +8,10 @@ from pathlib import Path
 from control_plane.certificates import KeyPair
 from control_plane.gpu_nodes import PLAYED_BY_KWOK
 
-# Nothing answers at the addresses of services, pods and nodes; they only have to be valid. 198.18.0.0/15 is set aside
-# for benchmarks and routed nowhere.
+# Without real nodes nothing answers at the addresses of services, pods and nodes; they only have to be valid.
+# 198.18.0.0/15 is set aside for benchmarks and routed nowhere.
 SERVICE_RANGE = "198.19.0.0/16"
+API_SERVICE_ADDRESS = "198.19.0.1"
 POD_RANGE = "198.18.0.0/16"
 ADVERTISED_ADDRESS = "198.18.255.1"
 NODE_ADDRESS = "198.18.255.2"
@@ -25,6 +26,7 @@ class Files:
     front_proxy_authority: KeyPair
     front_proxy: KeyPair
     api_server: KeyPair
+    kubelet_client: KeyPair
     etcd: KeyPair
     service_accounts: KeyPair
     audit_policy: Path
@@ -32,8 +34,24 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Where the API server listens, and how long a node may be silent before it counts as lost.
+
+    Nodes that are played do not beat while a test is short of processor time, so they are given an hour. Real ones
+    need an address that is not loopback, which they cannot reach.
+    """
+
+    address: str = "127.0.0.1"
+    node_grace: str = "1h"
+
+    @property
+    def has_real_nodes(self) -> bool:
+        return self.address != "127.0.0.1"
+
+
+@dataclass(frozen=True)
 class Ports:
-    """The ports on 127.0.0.1."""
+    """The ports of the API server (at its address) and of etcd (on 127.0.0.1)."""
 
     api_server: int
     etcd: int
@@ -60,13 +78,13 @@ def etcd(files: Files, ports: Ports) -> list[str]:
     ]
 
 
-def api_server(files: Files, ports: Ports) -> list[str]:
-    """Loopback cannot be advertised to nodes, and no node is real: another address is given and never written."""
+def api_server(files: Files, ports: Ports, reach: Reach) -> list[str]:
+    """Loopback cannot be advertised: without real nodes another address is given and never written."""
     return [
-        "--bind-address=127.0.0.1",
+        f"--bind-address={reach.address}",
         f"--secure-port={ports.api_server}",
-        f"--advertise-address={ADVERTISED_ADDRESS}",
-        "--endpoint-reconciler-type=none",
+        f"--advertise-address={reach.address if reach.has_real_nodes else ADVERTISED_ADDRESS}",
+        f"--endpoint-reconciler-type={'lease' if reach.has_real_nodes else 'none'}",
         f"--etcd-servers=https://127.0.0.1:{ports.etcd}",
         f"--etcd-cafile={files.authority.certificate}",
         f"--etcd-certfile={files.etcd.certificate}",
@@ -85,6 +103,10 @@ def api_server(files: Files, ports: Ports) -> list[str]:
         f"--service-account-signing-key-file={files.service_accounts.key}",
         f"--requestheader-client-ca-file={files.front_proxy_authority.certificate}",
         "--requestheader-allowed-names=front-proxy",
+        f"--kubelet-certificate-authority={files.authority.certificate}",
+        f"--kubelet-client-certificate={files.kubelet_client.certificate}",
+        f"--kubelet-client-key={files.kubelet_client.key}",
+        "--kubelet-preferred-address-types=InternalIP",
         "--requestheader-username-headers=X-Remote-User",
         "--requestheader-group-headers=X-Remote-Group",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
@@ -100,7 +122,7 @@ def api_server(files: Files, ports: Ports) -> list[str]:
     ]
 
 
-def controller_manager(files: Files, kubeconfig: Path) -> list[str]:
+def controller_manager(files: Files, kubeconfig: Path, reach: Reach) -> list[str]:
     """All controllers, with limits that do not slow a test of a thousand objects and an HPA that looks often."""
     return [
         *_of_a_component(kubeconfig),
@@ -114,8 +136,8 @@ def controller_manager(files: Files, kubeconfig: Path) -> list[str]:
         "--concurrent-replicaset-syncs=20",
         "--horizontal-pod-autoscaler-sync-period=1s",
         "--horizontal-pod-autoscaler-downscale-stabilization=1s",
-        # Nodes do not beat while a test is short of processor time; a test that wants a dead node says so.
-        "--node-monitor-grace-period=1h",
+        "--node-monitor-period=1s",
+        f"--node-monitor-grace-period={reach.node_grace}",
     ]
 
 

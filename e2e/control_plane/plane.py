@@ -30,13 +30,14 @@ from control_plane.proxy import Proxy
 from control_plane.waiting import eventually
 
 ROOM_IN_MEMORY_BYTES = 2 * 1024**3
+ON_LOOPBACK = flags.Reach()
 _RUNNING: list[ControlPlane] = []
 
 
 class ControlPlane(Cluster):
-    """etcd, API server, controller manager, scheduler and kwok on 127.0.0.1."""
+    """etcd, API server, controller manager, scheduler and kwok, on 127.0.0.1; the API server where `reach` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, reach: flags.Reach = ON_LOOPBACK) -> None:
         """Makes the certificates; nothing runs yet.
 
         Raises:
@@ -50,7 +51,8 @@ class ControlPlane(Cluster):
         self.folder = _new_folder()
         self._ports = flags.Ports(*free_ports(3))
         self._authority = certificates.Authority(self.folder, "authority")
-        self._files = _make_files(self.folder, self._authority)
+        self._reach = reach
+        self._files = _make_files(self.folder, self._authority, reach)
         self.processes = Processes(self.folder)
         self._proxies: list[Proxy] = []
         self._identities = 0
@@ -79,7 +81,7 @@ class ControlPlane(Cluster):
             self.processes.start("etcd", [binaries.path_of("etcd"), *flags.etcd(self._files, self._ports)])
             self._start_api_server()
             manager = self.kubeconfig_for("system:kube-controller-manager")
-            self._start("kube-controller-manager", flags.controller_manager(self._files, manager))
+            self._start("kube-controller-manager", flags.controller_manager(self._files, manager, self._reach))
             self._start("kube-scheduler", flags.scheduler(self.kubeconfig_for("system:kube-scheduler")))
             kwok = self.kubeconfig_for("kwok", ["system:masters"])
             self._start("kwok", flags.kwok(kwok, binaries.path_of(binaries.STAGES)))
@@ -116,7 +118,7 @@ class ControlPlane(Cluster):
     @property
     def server(self) -> str:
         """The URL of the API server."""
-        return f"https://127.0.0.1:{self._ports.api_server}"
+        return f"https://{self._reach.address}:{self._ports.api_server}"
 
     @property
     def authority(self) -> Path:
@@ -128,6 +130,10 @@ class ControlPlane(Cluster):
         client = self._identity(user, groups)
         path = client.certificate.with_suffix(".kubeconfig")
         return certificates.write_kubeconfig(path, self.server, self.authority, client)
+
+    def certificate_for(self, user: str, groups: Sequence[str], hosts: Sequence[str]) -> certificates.KeyPair:
+        """A certificate that names the user and groups and serves the hosts (names or addresses)."""
+        return self._identity(user, groups, hosts)
 
     def kubeconfig_for_service_account(self, namespace: str, name: str) -> Path:
         """A kubeconfig for the user and groups of a service account, which need not exist yet."""
@@ -195,7 +201,7 @@ class ControlPlane(Cluster):
         self.processes.start(name, [binaries.path_of(name), *arguments])
 
     def _start_api_server(self) -> None:
-        self._start("kube-apiserver", flags.api_server(self._files, self._ports))
+        self._start("kube-apiserver", flags.api_server(self._files, self._ports, self._reach))
         self._wait_until(lambda: self._get("/readyz") == b"ok", "the API server")
 
     def _wait_until(self, check: Any, what: str) -> None:
@@ -224,9 +230,9 @@ class ControlPlane(Cluster):
         context.load_cert_chain(self.folder / "identity-1.crt", self.folder / "identity-1.key")
         return context
 
-    def _identity(self, user: str, groups: Sequence[str]) -> certificates.KeyPair:
+    def _identity(self, user: str, groups: Sequence[str], hosts: Sequence[str] = ()) -> certificates.KeyPair:
         self._identities += 1
-        return self._authority.issue(f"identity-{self._identities}", user, groups)
+        return self._authority.issue(f"identity-{self._identities}", user, groups, hosts=hosts)
 
 
 def service_account_identity(namespace: str, name: str) -> tuple[str, list[str]]:
@@ -235,9 +241,10 @@ def service_account_identity(namespace: str, name: str) -> tuple[str, list[str]]
     return f"system:serviceaccount:{namespace}:{name}", groups
 
 
-def _make_files(folder: Path, authority: certificates.Authority) -> flags.Files:
+def _make_files(folder: Path, authority: certificates.Authority, reach: flags.Reach) -> flags.Files:
     front_proxy = certificates.Authority(folder, "front-proxy-authority")
-    hosts = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default.svc", flags.ADVERTISED_ADDRESS]
+    names = ["localhost", "kubernetes", "kubernetes.default.svc"]
+    addresses = ["127.0.0.1", flags.ADVERTISED_ADDRESS, flags.API_SERVICE_ADDRESS, reach.address]
     policy = folder / "audit-policy.json"
     policy.write_text(json.dumps(audit.POLICY), encoding="utf-8")
     log = folder / "audit.log"
@@ -247,7 +254,8 @@ def _make_files(folder: Path, authority: certificates.Authority) -> flags.Files:
         authority=authority.files,
         front_proxy_authority=front_proxy.files,
         front_proxy=front_proxy.issue("front-proxy", "front-proxy"),
-        api_server=authority.issue("api-server", "kube-apiserver", hosts=hosts),
+        api_server=authority.issue("api-server", "kube-apiserver", hosts=[*names, *dict.fromkeys(addresses)]),
+        kubelet_client=authority.issue("kubelet-client", "kube-apiserver", ["system:masters"]),
         etcd=authority.issue("etcd", "etcd", hosts=["localhost", "127.0.0.1"]),
         service_accounts=certificates.write_signing_key(folder, "service-accounts"),
         audit_policy=policy,
