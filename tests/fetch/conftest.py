@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -23,11 +21,8 @@ from urllib.parse import quote, unquote
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from control_plane.certificates import Authority, KeyPair
 from ttsfleet_runtime.fetch.config import FetchConfig, Limits, read_config
 from ttsfleet_runtime.fetch.pipeline import fetch
 from ttsfleet_runtime.fetch.progress import LogProgress
@@ -39,58 +34,22 @@ Reply = Callable[["Handler"], None]
 
 @dataclass(frozen=True)
 class Certificates:
+    """A CA's certificate, and a server's for this machine's loopback."""
+
     ca: Path
-    chain: Path
+    server: KeyPair
 
     def server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.chain)
+        context.load_cert_chain(self.server.certificate, self.server.key)
         return context
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """A CA and a certificate of it for this machine's loopback."""
-    folder = tmp_path_factory.mktemp("ca")
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test server")])
-    identities = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.DNSName("models.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    )
-    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-    ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
-    ca = (
-        _builder(ca_name, ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(ca_id, critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    server = (
-        _builder(name, ca_name, key.public_key())
-        .add_extension(identities, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "ca.crt").write_bytes(ca.public_bytes(pem))
-    (folder / "chain.pem").write_bytes(private + server.public_bytes(pem))
-    return Certificates(folder / "ca.crt", folder / "chain.pem")
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: Any) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-    )
+    authority = Authority(tmp_path_factory.mktemp("ca"), "authority")
+    server = authority.issue("server", "server", hosts=("localhost", "models.example", "127.0.0.1"))
+    return Certificates(authority.files.certificate, server)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,14 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         return
 
 
+@pytest.mark.parametrize("proxy_url", ["socks5://proxy.example:1080", "ftp://proxy.example", "http://[proxy"])
+def test_proxy_that_cannot_be_used_is_told(proxy_url: str) -> None:
+    transport = Transport(Limits(attempts=1), proxies=Proxies(https=proxy_url))
+    with pytest.raises(FetchError, match="proxy") as caught:
+        transport.get("https://models.example/x")
+    assert caught.value.failure is Failure.INVALID_SOURCE
+
+
 def test_names_are_the_proxys_to_resolve(proxy, origin, certificates) -> None:  # type: ignore[no-untyped-def]
     origin.files["/x"] = b"content"
     proxies = read_proxies({"HTTPS_PROXY": proxy.url})

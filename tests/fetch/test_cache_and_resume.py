@@ -152,6 +152,16 @@ def test_pieces_of_two_contents_are_noticed_and_fetched_in_whole(hub, program, m
     assert hub.origin.sent[route] == 2 * size
 
 
+def test_wrong_content_in_pieces_is_given_up_after_one_more_try(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+    route, size = hub.route(LARGE), len(model[LARGE])
+    hub.origin.files[route] = bytes(size)
+    hub.origin.replies[route] = [lambda handler: handler.serve(until=size // 2), lambda handler: handler.serve()] * 9
+    with pytest.raises(FetchError) as caught:
+        program.fetch(hub.source)
+    assert caught.value.failure is Failure.CHECKSUM_MISMATCH
+    assert hub.origin.sent[route] == 2 * size
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -101,7 +101,7 @@ class Download:
     def run(self) -> ModelFile:
         """The verified file, on the disk as `part`. Raises FetchError."""
         self._part.parent.mkdir(parents=True, exist_ok=True)
-        while True:
+        for is_last in (False, True):
             with self._part.open("ab+", buffering=0) as file:
                 self._recall(file)
                 self._complete(file)
@@ -113,10 +113,11 @@ class Download:
                     self._remote.path, stat.st_size, self._sums.sha256.hexdigest(), self._remote.tag, stat.st_mtime_ns
                 )
             self._part.unlink()
-            if not self._resumed:
+            if is_last or not self._resumed:
                 raise FetchError(Failure.CHECKSUM_MISMATCH, f"{self._remote.path}: {fault}")
             logger.warning("%s: %s after a resumption; fetching it again in whole", self._remote.path, fault)
             self._progress.advance(-self._position)
+        raise AssertionError("the last attempt ends above")
 
     def _complete(self, file: BinaryIO) -> None:
         """Attempt by attempt until everything is there."""
@@ -160,7 +161,9 @@ class Download:
 
     def _attempt(self, file: BinaryIO) -> None:
         """One request for what is missing."""
-        headers = dict(self._remote.headers)
+        if self._position and not self._remote.has_digest and not self._etag:
+            self._forget(file)
+        headers: dict[str, str] = {}
         if self._position:
             headers["range"] = f"bytes={self._position}-"
             self._resumed = True

@@ -48,6 +48,7 @@ def _tidy(target: Path) -> None:
 def _check_mounted(config: FetchConfig, target: Path) -> str:
     if not target.is_dir():
         raise FetchError(Failure.INVALID_SOURCE, f"{target} is no folder; check the claim, image or subPath")
+    logger.info("reading the files of %s", target)
     files = hash_tree(target)
     if not files:
         raise FetchError(Failure.INVALID_SOURCE, f"{target} holds no files; check the claim, image or subPath")

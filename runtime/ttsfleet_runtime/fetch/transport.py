@@ -202,8 +202,8 @@ class Transport:
                 client = httpx.Client(
                     trust_env=False, verify=self._tls, timeout=timeout, follow_redirects=False, proxy=proxy or None
                 )
-            except (ValueError, httpx.InvalidURL) as error:
-                raise FetchError(Failure.INVALID_SOURCE, "the proxy of the environment is no URL") from error
+            except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS
+                raise FetchError(Failure.INVALID_SOURCE, "the environment's proxy is no http or https URL") from error
             self._clients[key] = client
         return client
 

@@ -25,7 +25,6 @@ class RemoteFile:
     sha256: str = ""
     git_sha1: str = ""
     etag: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_digest(self) -> bool:
