@@ -13,14 +13,17 @@ import urllib.request
 from pathlib import Path
 
 from control_plane import scratch
-from control_plane.processes import free_ports
+from control_plane.processes import free_ports, guarded
 from control_plane.waiting import eventually
 
 FOLDER = Path(__file__).resolve().parents[2]
 
 
 class OperatorProcess:
-    """Running from its making to `stop`. Settings are the operator's environment variables without their prefix."""
+    """Running from its making to `stop`. Settings are the operator's environment variables without their prefix.
+
+    It ends with the thread that made it, which so has to be one that lasts.
+    """
 
     def __init__(self, kubeconfig: Path, name: str = "operator-1", **settings: str) -> None:
         self.port, health = free_ports(2)
@@ -43,7 +46,7 @@ class OperatorProcess:
         self._last_log = ""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ttsfleet_operator.operator_main"],
+                [*guarded(), sys.executable, "-m", "ttsfleet_operator.operator_main"],
                 env=environment,
                 cwd=FOLDER,
                 stdout=log,

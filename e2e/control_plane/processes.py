@@ -34,11 +34,10 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str | Path], environment: dict[str, str] | None = None) -> int:
         """Starts a command and returns its pid."""
-        guarded = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), *map(str, command)]
         with self.log(name).open("ab") as log:
             self._running[name] = self._starter.submit(
                 subprocess.Popen,
-                guarded,
+                [*guarded(), *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -82,6 +81,11 @@ class Processes:
     def last_lines(self, name: str, count: int = 15) -> str:
         """The end of a process's log."""
         return "\n".join(self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def guarded() -> list[str]:
+    """What stands before a command that has to end with the thread that starts it."""
+    return [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
 
 
 def processes_below(parent: int) -> list[str]:

@@ -24,10 +24,13 @@ from control_plane.waiting import eventually
 E2E = Path(__file__).resolve().parents[2] / "e2e"
 START_AND_WAIT = """
 import sys
+from control_plane.operator_process import OperatorProcess
 from control_plane.plane import ControlPlane
 with ControlPlane.started() as plane:
-    print(plane.folder, *plane.processes.pids().values(), flush=True)
+    operator = OperatorProcess(plane.kubeconfig)
+    print(plane.folder, operator.pid, *plane.processes.pids().values(), flush=True)
     sys.stdin.readline()
+    operator.stop()
 """
 
 
@@ -176,19 +179,19 @@ def test_an_api_server_that_restarts_knows_what_was_there(own_control_plane: Con
 
 
 @pytest.mark.parametrize("end", ["orderly", "terminated", "killed"])
-def test_nothing_is_left_running(end: str) -> None:
+def test_nothing_is_left_running(tmp_path: Path, end: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", START_AND_WAIT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(E2E)},
+        env={**os.environ, "PYTHONPATH": str(E2E), "TMPDIR": str(tmp_path)},
     )
     with process:
         assert process.stdin
         assert process.stdout
         folder, *pids = process.stdout.readline().split()
-        assert len(pids) == 5
+        assert len(pids) == 6
         assert all(is_running(int(pid)) for pid in pids)
         if end == "orderly":
             process.stdin.write("\n")
