@@ -1,0 +1,59 @@
+"""Images unpacked once for all nodes: one containerd imports them, and nodes begin with hard links to its files.
+
+The files of an unpacked layer are never written again, for a container writes into a layer of its own. Only the
+databases are copied. Nodes must be on the same file system as the store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from control_plane import binaries
+from control_plane.errors import CommandFailed
+from control_plane.processes import Processes
+from control_plane.waiting import eventually
+from real_nodes import configuration
+
+NAME = "image-store"
+
+
+def prepare(folder: Path, archives: Sequence[Path], processes: Processes) -> Path:
+    """Imports the archives into a fresh store and returns its root."""
+    root = folder / "containerd"
+    files = configuration.NodeFiles(folder)
+    files.containerd.parent.mkdir(parents=True)
+    text = configuration.containerd(files, root=str(root), state=str(folder / "state"))
+    files.containerd.write_text(text, encoding="utf-8")
+    # Mounts that unpacking needs stay in a mount namespace, which ends with the process.
+    processes.start(
+        NAME, ["/usr/bin/unshare", "--mount", binaries.path_of("containerd"), "--config", files.containerd]
+    )
+
+    def answers() -> bool:
+        processes.require_running()
+        return files.containerd_socket.exists()
+
+    eventually(answers, "the containerd of the image store answers", every=0.02)
+    ctr = [str(binaries.path_of("ctr")), "--address", str(files.containerd_socket), "--namespace", "k8s.io"]
+    for archive in archives:
+        answer = subprocess.run([*ctr, "images", "import", str(archive)], capture_output=True, text=True, check=False)
+        if answer.returncode:
+            raise CommandFailed(f"import of {archive}", answer.returncode, answer.stdout, answer.stderr)
+    processes.kill(NAME)
+    return root
+
+
+def link_into(root: Path, target: Path) -> None:
+    """Gives a node the content of the store."""
+    shutil.copytree(root, target, symlinks=True, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    if source.endswith(".db"):
+        return shutil.copy2(source, target)
+    os.link(source, target, follow_symlinks=False)
+    return target

@@ -1,0 +1,67 @@
+"""What this machine must have to run nodes; `python -m real_nodes.requirements` installs the Debian packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from control_plane import binaries
+from real_nodes.configuration import CNI_PLUGINS
+
+INSTALL_COMMAND = "make node-packages"
+SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
+# Debian's names; the command or file by which the package is seen.
+PACKAGES = {
+    "runc": "runc",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "mount": "mount",
+    f"{CNI_PLUGINS}/bridge": "containernetworking-plugins",
+}
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages of which something is not there."""
+    found = {name: Path(name).exists() if "/" in name else shutil.which(name, path=SEARCH_PATH) for name in PACKAGES}
+    return sorted({PACKAGES[name] for name, there in found.items() if not there})
+
+
+def obstacles() -> list[str]:
+    """Why nodes cannot run here, each with its remedy; empty when they can."""
+    found = []
+    if sys.platform != "linux" or os.geteuid() != 0:
+        found.append("nodes are namespaces and need root on Linux: run the tests as root, or in a virtual machine")
+    if packages := missing_packages():
+        found.append(
+            f"not installed: {', '.join(packages)}; install with `{INSTALL_COMMAND}` or your package manager"
+        )
+    if absent := binaries.missing((*binaries.CONTROL_PLANE, *binaries.NODES)):
+        found.append(f"not built: {', '.join(absent)}; build with `{binaries.NODE_BUILD_COMMAND}`")
+    if sys.platform == "linux" and "overlay" not in Path("/proc/filesystems").read_text():
+        found.append("the kernel has no overlayfs (`modprobe overlay`)")
+    return found
+
+
+def install() -> int:
+    """Installs the missing packages with apt; without root or apt it says what is missing."""
+    packages = missing_packages()
+    if not packages:
+        return 0
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print(f"missing: {', '.join(packages)}; install them as root (Debian's names)", file=sys.stderr)
+        return 1
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        answer = subprocess.run(["apt-get", "--quiet=2", *command], env=environment, stdout=sys.stderr, check=False)
+        if answer.returncode:
+            return answer.returncode
+    return 1 if missing_packages() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(install())
