@@ -101,9 +101,9 @@ def find_helm() -> Path | None:
     if named := os.environ.get("HELM"):
         return Path(named)
     sys.path.insert(0, str(ROOT / "e2e"))
-    from control_plane.binaries import folder  # standard library only
+    from control_plane.binaries import expected_path  # standard library only
 
-    if (built := folder() / "helm").exists():
+    if (built := expected_path("helm")).exists():
         return built
     found = shutil.which("helm")
     return Path(found) if found else None
