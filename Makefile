@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane cluster-binaries node-binaries check fmt docs bench soak e2e-soak wer verify lock clean
+.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane test-nodes cluster-binaries node-binaries node-packages check fmt docs bench soak e2e-soak wer verify lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ install-dev:
 
 test: install-dev ## all tests (TESTS=tests/llm for a part)
 	@tools/check-layout
-	$(BIN)/pytest $(TESTS) -m "not gpu"
+	$(BIN)/pytest $(TESTS) -m "not gpu and not real_nodes"
 
 test-gpu: install-dev ## the tests that need a CUDA device
 	$(BIN)/pytest $(TESTS) -m gpu
@@ -29,11 +29,17 @@ test-gpu: install-dev ## the tests that need a CUDA device
 test-control-plane: install-dev cluster-binaries ## the tests on a real Kubernetes control plane
 	$(BIN)/pytest $(or $(CONTROL_PLANE_TESTS),tests/control_plane)
 
+test-nodes: node-binaries node-packages ## the tests on real Kubernetes nodes; as root (see docs/end-to-end.md)
+	E2E_REQUIRED=1 $(BIN)/pytest $(or $(NODE_TESTS),tests/nodes)
+
 cluster-binaries: install-dev ## build etcd, Kubernetes, kwok, kubectl and helm for the tests (cold about 10 minutes)
 	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build
 
 node-binaries: cluster-binaries ## build kubelet, kube-proxy and containerd as well (cold 2 minutes more)
 	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build nodes
+
+node-packages: install-dev # runc, the CNI plugins and nftables from Debian, when they are missing
+	@PYTHONPATH=e2e $(BIN)/python -m real_nodes.requirements
 
 check: install-dev ## formatting, lint, types, layers, layout
 	@tools/check-layout
