@@ -74,7 +74,8 @@ class Processes:
         """Raises:
         StartFailed: a process has ended by itself; its last lines are in the message.
         """
-        for name, process in self._running.items():
+        # A copy, for other threads may start something meanwhile.
+        for name, process in tuple(self._running.items()):
             if process.poll() is not None:
                 raise StartFailed(f"{name} ended with {process.returncode}; its last lines:\n{self.last_lines(name)}")
 

@@ -1,7 +1,7 @@
 """A cluster with real nodes: the control plane of `control_plane.plane`, and nodes on which containers run.
 
-`with RealCluster.started(nodes=3) as cluster:`. Needs root; see `requirements`. Nothing of the host is changed but a
-bridge, cgroups, a folder and a lock file, all gone at the end.
+`with RealCluster.started(nodes=3) as cluster:`. Needs root; see `requirements`. Of the host it takes a link,
+cgroups, a folder and a lock file, all gone at the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from control_plane import flags
-from control_plane.errors import ControlPlaneError, StartFailed
+from control_plane.errors import ControlPlaneError, NeverHappened, StartFailed
 from control_plane.plane import ControlPlane
 from control_plane.processes import Processes
 from control_plane.waiting import eventually
@@ -60,6 +60,7 @@ class RealCluster(ControlPlane):
         self._places = places(nodes)
         self._archives = tuple(archives)
         self._node_processes = Processes(STATE)
+        self._network = network.Network(self._node_processes)
         self._nodes: dict[str, RealNode] = {}
 
     @classmethod
@@ -80,7 +81,7 @@ class RealCluster(ControlPlane):
             StartFailed: with the end of the log of what did not start. Nothing is left.
         """
         try:
-            network.create_bridge()
+            self._network.start()
             with ThreadPoolExecutor(max_workers=1) as beside:
                 store = beside.submit(self._prepare_images)
                 super().start()
@@ -120,13 +121,13 @@ class RealCluster(ControlPlane):
         Raises:
             StartFailed: with the end of the log of the kubelet of one that is not.
         """
-        wanted = {node.name: node for letter, node in self._nodes.items() if letters is None or letter in letters}
+        wanted = [node for letter, node in self._nodes.items() if letters is None or letter in letters]
+        names = ", ".join(node.name for node in wanted)
         try:
-            eventually(lambda: set(wanted) <= self._ready_nodes(), f"{', '.join(wanted)} Ready", within, every=0.1)
-        except Exception as error:
-            late = [node for name, node in wanted.items() if name not in self._ready_nodes()]
-            logs = "\n".join(node.kubelet.last_lines() for node in late[:1])
-            raise StartFailed(f"{error}\n{logs}") from error
+            eventually(lambda: not self._late(wanted), f"{names} Ready", within, every=0.1)
+        except NeverHappened as error:
+            logs = [f"{node.name}: {node.kubelet.last_lines()}" for node in self._late(wanted)]
+            raise StartFailed("\n".join([str(error), *logs])) from error
 
     def import_image(self, archive: Path) -> None:
         """Gives the images of an archive to every node. Each unpacks it; `archives` at the start is quicker."""
@@ -137,6 +138,12 @@ class RealCluster(ControlPlane):
     def exec_in_node(self, letter: str, *command: str) -> str:
         """Runs a command as root on a node and returns what it printed."""
         return self.node(letter).exec(*command)
+
+    def _late(self, wanted: Sequence[RealNode]) -> list[RealNode]:
+        """Those that are not Ready, or were so only before their last start."""
+        ready = self._ready_nodes()
+        boots = {node["metadata"]["name"]: node["status"]["nodeInfo"]["bootID"] for node in self.get("nodes")}
+        return [node for node in wanted if node.name not in ready or boots.get(node.name) != node.boot_id]
 
     def _prepare_images(self) -> Path:
         folder = STATE / "images"
@@ -154,7 +161,7 @@ class RealCluster(ControlPlane):
             kube_proxy=self.kubeconfig_for("system:kube-proxy"),
             serving=self.certificate_for(user, groups, [place.name, place.address]),
         )
-        return RealNode(place, self._places, self._node_processes, credentials)
+        return RealNode(place, self._places, self._node_processes, self._network, credentials)
 
 
 def _dns_manifest() -> str:

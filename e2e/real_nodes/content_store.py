@@ -17,6 +17,7 @@ from control_plane.errors import CommandFailed
 from control_plane.processes import Processes
 from control_plane.waiting import eventually
 from real_nodes import configuration
+from real_nodes.commands import path_of
 
 NAME = "image-store"
 
@@ -30,7 +31,7 @@ def prepare(folder: Path, archives: Sequence[Path], processes: Processes) -> Pat
     files.containerd.write_text(text, encoding="utf-8")
     # Mounts that unpacking needs stay in a mount namespace, which ends with the process.
     processes.start(
-        NAME, ["/usr/bin/unshare", "--mount", binaries.path_of("containerd"), "--config", files.containerd]
+        NAME, [path_of("unshare"), "--mount", "--", binaries.path_of("containerd"), "--config", files.containerd]
     )
 
     def answers() -> bool:

@@ -16,8 +16,7 @@ from control_plane import flags
 STATE = Path(os.environ.get("E2E_NODES_FOLDER") or "/var/lib/ttsfleet-e2e")
 LOCK = Path("/run/ttsfleet-e2e-nodes.lock")
 CGROUP_PREFIX = "ttsfleet-e2e-"
-LINK_PREFIX = "ttsfleet-"
-BRIDGE = f"{LINK_PREFIX}nodes"
+HOST_LINK = "ttsfleet-nodes"
 
 HOST_ADDRESS = "198.18.255.1"
 CLUSTER_RANGE = "198.18.0.0/15"
@@ -57,11 +56,6 @@ class Place:
     @property
     def zone(self) -> str:
         return ZONES[self.number % len(ZONES)]
-
-    @property
-    def link(self) -> str:
-        """The host's end of the cable."""
-        return f"{LINK_PREFIX}{self.letter}"
 
     @property
     def cgroup(self) -> str:

@@ -1,7 +1,7 @@
 """What a cluster makes on the host: found by name, and removed, whether its run ended or was killed.
 
-Processes end with the run that started them (the kernel kills them), and mounts with the processes. The bridge, the
-cgroups and the folder are left by a run that was killed, until the next start.
+Processes end with the run that started them (the kernel kills them), and with the processes all mounts and links. The
+cgroups, the folder and the lock file (not locked any more) are left by a run that was killed, until the next start.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -20,9 +19,11 @@ from control_plane.certificates import KeyPair
 from control_plane.errors import CommandFailed, NeverHappened, StartFailed
 from control_plane.processes import Processes
 from control_plane.waiting import eventually
-from real_nodes import cgroups, configuration, network
+from real_nodes import cgroups, configuration
+from real_nodes.commands import path_of
 from real_nodes.configuration import NodeFiles
 from real_nodes.layout import DNS_ADDRESS, Place
+from real_nodes.network import Network
 
 INIT = Path(__file__).with_name("node_init.py")
 NAMESPACES = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
@@ -91,13 +92,17 @@ class NodeProcess:
 class RealNode:
     """A node: made by `RealCluster`, started at once, and killed and started again by tests."""
 
-    def __init__(self, place: Place, places: Sequence[Place], processes: Processes, credentials: Credentials) -> None:
+    def __init__(
+        self, place: Place, places: Sequence[Place], processes: Processes, network: Network, credentials: Credentials
+    ) -> None:
         self.place = place
         self.name = place.name
         self.folder = place.folder
         self.files = NodeFiles(place.folder)
         self._places = places
         self._processes = processes
+        self._network = network
+        self.boot_id = ""
         self.containerd = NodeProcess(self, "containerd", ["--config", self.files.containerd])
         self.kubelet = NodeProcess(self, "kubelet", self._kubelet_arguments(credentials))
         self.kube_proxy = NodeProcess(self, "kube-proxy", ["--config", self.files.kube_proxy, "--v=1"])
@@ -109,15 +114,16 @@ class RealNode:
         Raises:
             StartFailed: with the end of the log of what did not start.
         """
+        self.boot_id = str(uuid.uuid4())
         cgroups.create(self.place.cgroup)
         for path in (self._pid_file, self._socket, self.files.containerd_socket):
             path.unlink(missing_ok=True)
         settings = self.folder / "node.json"
         settings.write_text(json.dumps(self._init_settings()), encoding="utf-8")
         init = [sys.executable, "-I", "-S", str(INIT), str(settings)]
-        self._processes.start(self.name, [_command("unshare"), *NAMESPACES, "--", *init])
+        self._processes.start(self.name, [path_of("unshare"), *NAMESPACES, "--", *init])
         self._wait(self._socket, self._processes.last_lines)
-        network.connect(self.place, self.pid, self._places)
+        self._network.connect(self.place, self.pid, self._places)
         self.containerd.start()
         self._wait(self.files.containerd_socket, lambda _: self.containerd.last_lines())
         self.kubelet.start()
@@ -128,7 +134,7 @@ class RealNode:
         pid = self.pid
         self._processes.kill(self.name)
         eventually(lambda: not Path(f"/proc/{pid}").exists(), f"{self.name} has ended", within=20, every=0.02)
-        network.disconnect(self.place)
+        self._network.wait_until_disconnected(self.place)
 
     def stop(self) -> None:
         """Stops kubelet and containerd in order, then the node."""
@@ -147,7 +153,7 @@ class RealNode:
         Raises:
             CommandFailed: it ended with an error.
         """
-        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
+        enter = [path_of("nsenter"), f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
         answer = subprocess.run(
             [*enter, *command], input=input, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -218,7 +224,7 @@ class RealNode:
             "pid": str(self._pid_file),
             "socket": str(self._socket),
             "readable": sorted({str(binaries.path_of(name).parent) for name in binaries.NODES}),
-            "identity": {"/etc/machine-id": machine.hex, "/proc/sys/kernel/random/boot_id": str(uuid.uuid4())},
+            "identity": {"/etc/machine-id": machine.hex, "/proc/sys/kernel/random/boot_id": self.boot_id},
         }
 
     def _kubelet_arguments(self, credentials: Credentials) -> list[str]:
@@ -251,9 +257,3 @@ class RealNode:
         self.files.resolv_conf.write_text(f"nameserver {DNS_ADDRESS}\n", encoding="utf-8")
         for name, text in configuration.cni(self.place).items():
             (self.files.cni / name).write_text(text, encoding="utf-8")
-
-
-def _command(name: str) -> str:
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    assert path, f"{name} is not installed"
-    return path

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from control_plane import binaries
+from real_nodes.commands import find
 from real_nodes.configuration import CNI_PLUGINS
 
 INSTALL_COMMAND = "make node-packages"
-SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
 # Debian's names; the command or file by which the package is seen.
 PACKAGES = {
     "runc": "runc",
@@ -27,7 +26,7 @@ PACKAGES = {
 
 def missing_packages() -> list[str]:
     """The Debian packages of which something is not there."""
-    found = {name: Path(name).exists() if "/" in name else shutil.which(name, path=SEARCH_PATH) for name in PACKAGES}
+    found = {name: Path(name).exists() if "/" in name else find(name) for name in PACKAGES}
     return sorted({PACKAGES[name] for name, there in found.items() if not there})
 
 
@@ -52,7 +51,7 @@ def install() -> int:
     packages = missing_packages()
     if not packages:
         return 0
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if os.geteuid() != 0 or not find("apt-get"):
         print(f"missing: {', '.join(packages)}; install them as root (Debian's names)", file=sys.stderr)
         return 1
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

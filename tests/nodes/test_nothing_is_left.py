@@ -139,18 +139,22 @@ def test_what_a_killed_process_leaves_ends_at_once_or_with_the_next_start(before
     with other_process() as process:
         pid = process.pid
         process.kill()
-    after_kill = eventually(lambda: not_running(before), "its processes have ended")
-    assert after_kill.links != before.links
-    assert leftovers.found() != []
+    eventually(lambda: is_quiet(before), "its processes, mounts and links have ended")
+    assert [Path(path) for path in leftovers.found()] == [*cgroups.left(), STATE]
     RealCluster(nodes=1).stop()
     assert Machine.now() == before
     assert not list(scratch.MEMORY.glob(f"{scratch.PREFIX}{pid}-*"))
 
 
-def not_running(before: Machine) -> Machine | None:
+def is_quiet(before: Machine) -> bool:
     now = Machine.now()
-    gone = (now.processes, now.network_namespaces) == (before.processes, before.network_namespaces)
-    return now if gone else None
+    return (now.processes, now.network_namespaces, now.mounts, now.links, now.routes) == (
+        before.processes,
+        before.network_namespaces,
+        before.mounts,
+        before.links,
+        before.routes,
+    )
 
 
 def test_a_terminated_process_leaves_nothing(before: Machine) -> None:
