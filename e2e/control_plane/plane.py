@@ -143,7 +143,7 @@ class ControlPlane(Cluster):
         """A proxy in front of the API server that speaks to it as the given user; started, and stopped with us."""
         proxy = Proxy(
             folder=self.folder,
-            upstream_port=self._ports.api_server,
+            upstream=(self._reach.address, self._ports.api_server),
             authority=self.authority,
             serving=self._files.api_server,
             client=self._identity(user, groups),

@@ -45,8 +45,10 @@ def abort(writer: asyncio.StreamWriter) -> None:
 class Proxy:
     """Listens on a free port of 127.0.0.1 from its making to `stop`."""
 
-    def __init__(self, folder: Path, upstream_port: int, authority: Path, serving: KeyPair, client: KeyPair) -> None:
-        self._upstream_port = upstream_port
+    def __init__(
+        self, folder: Path, upstream: tuple[str, int], authority: Path, serving: KeyPair, client: KeyPair
+    ) -> None:
+        self._upstream = upstream
         self._upstream_tls = ssl.create_default_context(cafile=authority)
         self._upstream_tls.load_cert_chain(client.certificate, client.key)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -171,7 +173,7 @@ class Proxy:
                     await self._end(upstream[1])
                     upstream = None
                 if upstream is None:
-                    upstream = await asyncio.open_connection("127.0.0.1", self._upstream_port, ssl=self._upstream_tls)
+                    upstream = await asyncio.open_connection(*self._upstream, ssl=self._upstream_tls)
                     self._connections.add(upstream[1])
                 await self._pass_on(request, head, reader, upstream, writer)
         except (OSError, EOFError, asyncio.LimitOverrunError):

@@ -90,6 +90,11 @@ def test_pods_and_nodes_reach_nothing_outside_the_cluster(cluster: RealCluster, 
     assert HOST_ADDRESS in cluster.exec_in_node("a", "ip", "route", "get", HOST_ADDRESS)
 
 
+def test_the_proxy_of_the_control_plane_works_here_too(cluster: RealCluster) -> None:
+    proxy = cluster.proxy("somebody", ["system:masters"])
+    assert "node-a" in cluster.kubectl("get", "nodes", "-o", "name", kubeconfig=proxy.kubeconfig)
+
+
 def test_a_container_over_its_memory_limit_is_reported_as_oom_killed(cluster: RealCluster, namespace: str) -> None:
     eater = pod("eater", ["eat", "256"], memory="64Mi", restartPolicy="Never")
     eater["metadata"]["namespace"] = namespace
