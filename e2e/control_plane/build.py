@@ -1,4 +1,4 @@
-"""`python -m control_plane.build`: builds the pinned binaries into the cache, one by one, and prints their paths.
+"""`python -m control_plane.build`: builds the pinned binaries into the cache, one by one, and prints where they are.
 
 Each binary appears by itself under its name when it is whole, so a run that is cut off goes on where it was. With all
 of them there it returns at once. Arguments name groups (control-plane, nodes) or single binaries; none means the
@@ -49,7 +49,7 @@ def main(names: list[str]) -> int:
     except BuildFailed as error:
         print(f"cluster-binaries: {error}", file=sys.stderr)
         return 1
-    print("\n".join(str(expected_path(name)) for name in wanted))
+    print("\n".join(str(expected_path(name)) for name in names if name not in GROUPS) or cache_root() / "bin")
     return 0
 
 
