@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ttsfleet_operator.api.base import CONFIG_KEY, DNS_1123_SUBDOMAIN
 from ttsfleet_operator.errors import UsageError
-from ttsfleet_operator.fleet.settings import FleetSettings
+from ttsfleet_operator.fleet.settings import ConfigMapKey, FleetSettings
 
 PREFIX = "TTSFLEET_"
 LEASE_NAME = "ttsfleet-operator"
@@ -68,6 +70,7 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         http_proxy=reader.text("HTTP_PROXY"),
         https_proxy=reader.text("HTTPS_PROXY"),
         no_proxy=reader.text("NO_PROXY"),
+        ca_bundle=_ca_bundle(reader),
         denied_networks=_denied_networks(reader, environment.get("KUBERNETES_SERVICE_HOST", "")),
     )
     return OperatorSettings(
@@ -89,6 +92,12 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
     )
 
 
+def _ca_bundle(reader: _Reader) -> ConfigMapKey | None:
+    name = reader.matching("CA_BUNDLE_CONFIG_MAP", "", DNS_1123_SUBDOMAIN, "the name of a ConfigMap")
+    key = reader.matching("CA_BUNDLE_KEY", "ca.crt", CONFIG_KEY, "a key of a ConfigMap")
+    return ConfigMapKey(name, key) if name else None
+
+
 def _denied_networks(reader: _Reader, api_server: str) -> tuple[str, ...]:
     """The ranges that are named, and the API server's service address as every pod knows it."""
     try:
@@ -106,6 +115,12 @@ class _Reader:
 
     def text(self, name: str, default: str = "") -> str:
         return self._environment.get(PREFIX + name, "").strip() or default
+
+    def matching(self, name: str, default: str, pattern: str, meaning: str) -> str:
+        value = self.text(name, default)
+        if value and (len(value) > 253 or re.search(pattern, value) is None or value in (".", "..")):
+            raise self._wrong(name, value, meaning)
+        return value
 
     def items(self, name: str) -> tuple[str, ...]:
         return tuple(item.strip() for item in self.text(name).split(",") if item.strip())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ttsfleet_operator.fleet.settings import ConfigMapKey
 from ttsfleet_operator.operator_settings import LEASE_NAME, PREFIX, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ EVERYTHING = {
     "runtime": {"image": {"digest": DIGEST, "pullPolicy": "Always"}, "imagePullSecrets": ["reg", "other"]},
     "mirrors": {"huggingFace": "https://hub.example.com", "modelScope": "https://scope.example.com"},
     "proxy": {"http": "http://p:1", "https": "http://p:2", "noProxy": "a,.b"},
+    "caBundle": {"configMapName": "corporate-ca", "key": "bundle.pem"},
     "monitoring": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "networkPolicy": {"metricsFrom": [{"podSelector": {}}], "apiServer": {"cidrs": ["10.0.0.0/8"]}},
     "serviceAccount": {"annotations": {"a": "b"}},
@@ -101,6 +103,12 @@ FACTS = [
         id="the runtime by digest",
     ),
     pytest.param({}, lambda objects: deployment(objects)["spec"]["replicas"], 2, id="two replicas"),
+    pytest.param(
+        {"caBundle": {"key": "bundle.pem"}},
+        lambda objects: [name for name in environment(objects) if "CA_BUNDLE" in name],
+        [],
+        id="no private CA without a ConfigMap",
+    ),
     pytest.param({}, lambda objects: ("PodDisruptionBudget", "ttsfleet") in objects, True, id="a budget"),
     pytest.param(
         {"replicas": 1},
@@ -236,6 +244,7 @@ def test_every_setting_of_the_environment_reaches_the_operator(template: Templat
         "https://scope.example.com",
     )
     assert (fleet.http_proxy, fleet.https_proxy, fleet.no_proxy) == ("http://p:1", "http://p:2", "a,.b")
+    assert fleet.ca_bundle == ConfigMapKey("corporate-ca", "bundle.pem")
 
 
 def test_settings_that_values_do_not_reach_are_known(template: Template) -> None:

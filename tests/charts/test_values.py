@@ -97,6 +97,8 @@ def test_schema_and_defaults_have_the_same_keys(schema: dict[str, Any], values: 
         pytest.param("policies.reservedKeys.prefixes", [], id="no-prefix"),
         pytest.param("mirrors.huggingFace", "hub.example.com", id="mirror-without-scheme"),
         pytest.param("proxy.noProxy", "a, b", id="blank-in-no-proxy"),
+        pytest.param("caBundle.configMapName", "speech/ca", id="ca-of-a-namespace"),
+        pytest.param("caBundle.key", "..", id="ca-key-that-leaves-its-folder"),
         pytest.param("logging.level", "loud", id="unknown-level"),
         pytest.param("networkPolicy.apiServer.ports", [0], id="port-zero"),
         pytest.param("networkPolicy.apiServer.cidrs", ["10.0.0.1"], id="address-without-mask"),

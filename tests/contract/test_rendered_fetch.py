@@ -12,11 +12,11 @@ import yaml
 
 from ttsfleet_operator.api.manifest import load_services, parse_services
 from ttsfleet_operator.api.service import TTSService
-from ttsfleet_operator.fleet.settings import FleetSettings
+from ttsfleet_operator.fleet.settings import ConfigMapKey, FleetSettings
 from ttsfleet_operator.manifests.containers import fetch_container
 from ttsfleet_operator.manifests.fetch_config import render_fetch_yaml
 from ttsfleet_operator.manifests.volumes import Storage
-from ttsfleet_operator.pod_layout import pod_model_dir
+from ttsfleet_operator.pod_layout import FETCHED_SOURCES, pod_model_dir
 from ttsfleet_operator.status.fetch_codes import FETCH_REASONS, digest_of, fetch_reason
 from ttsfleet_operator.status.reasons import Reason
 from ttsfleet_runtime.cli import _parse
@@ -27,7 +27,10 @@ from ttsfleet_runtime.fetch.manifest import ModelFile, digest_files
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = FleetSettings(release="1.2.3", runtime_image="registry.example/runtime:1.2.3")
 MIRRORED = dataclasses.replace(
-    SETTINGS, hugging_face_endpoint="https://hf.example", model_scope_endpoint="https://ms.example:8443/hub"
+    SETTINGS,
+    hugging_face_endpoint="https://hf.example",
+    model_scope_endpoint="https://ms.example:8443/hub",
+    ca_bundle=ConfigMapKey("corporate-ca", "bundle.pem"),
 )
 PIN = "b" * 64
 OPTIONAL = {
@@ -100,7 +103,7 @@ def read_back(asked: TTSService, settings: FleetSettings, folder: Path) -> Fetch
 
 
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND.keys())
-@pytest.mark.parametrize("settings", [SETTINGS, MIRRORED], ids=["plain", "mirrors of the installation"])
+@pytest.mark.parametrize("settings", [SETTINGS, MIRRORED], ids=["plain", "mirrors and CA of the installation"])
 def test_rendered_fetch_is_read_back(around: tuple[str, str], settings: FleetSettings, tmp_path: Path) -> None:
     rendered = 0
     for source in SOURCES:
@@ -114,7 +117,8 @@ def test_rendered_fetch_is_read_back(around: tuple[str, str], settings: FleetSet
         assert [(style.name, style.path) for style in config.styles] == [
             (style.name, style.path) for style in asked.spec.styles
         ]
-        assert bool(config.ca_file) == (asked.spec.network is not None)
+        own, fetched = asked.spec.network is not None, asked.spec.model.source.kind in FETCHED_SOURCES
+        assert bool(config.ca_file) == (own or (fetched and settings.ca_bundle is not None))
     assert rendered >= 8 + 8 + 16 + 1
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ttsfleet_operator.errors import UsageError
+from ttsfleet_operator.fleet.settings import ConfigMapKey
 from ttsfleet_operator.operator_settings import Address, read_settings
 
 
@@ -36,12 +37,28 @@ def test_given_values_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"CONFIG_MAP": "corporate-ca"}, ConfigMapKey("corporate-ca", "ca.crt"), id="the usual key"),
+        pytest.param({"CONFIG_MAP": "a.b", "KEY": "all.pem"}, ConfigMapKey("a.b", "all.pem"), id="another key"),
+        pytest.param({"KEY": "all.pem"}, None, id="a key alone"),
+    ],
+)
+def test_private_ca_of_the_installation(given: dict[str, str], expected: ConfigMapKey | None) -> None:
+    environment = {f"TTSFLEET_CA_BUNDLE_{name}": value for name, value in given.items()}
+    assert read_settings(environment).fleet.ca_bundle == expected
+
+
+@pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
         ("READ_NODES", "maybe", "true or false"),
         ("WORKERS", "0", "a whole number from 1 to 256"),
         ("METRICS_ADDRESS", "8080", "host:port"),
         ("LOG_FORMAT", "xml", "json or text"),
+        ("CA_BUNDLE_CONFIG_MAP", "speech/ca", "the name of a ConfigMap"),
+        ("CA_BUNDLE_KEY", "..", "a key of a ConfigMap"),
         ("IMAGE_PULL_POLICY", "Sometimes", "IfNotPresent or Always or Never"),
     ],
 )

@@ -13,6 +13,8 @@
   (list "TTSFLEET_HTTP_PROXY" .Values.proxy.http)
   (list "TTSFLEET_HTTPS_PROXY" .Values.proxy.https)
   (list "TTSFLEET_NO_PROXY" .Values.proxy.noProxy)
+  (list "TTSFLEET_CA_BUNDLE_CONFIG_MAP" .Values.caBundle.configMapName)
+  (list "TTSFLEET_CA_BUNDLE_KEY" (ternary .Values.caBundle.key "" (ne .Values.caBundle.configMapName "")))
   (list "TTSFLEET_DENIED_NETWORKS" (join "," .Values.networkPolicy.apiServer.cidrs))
   (list "TTSFLEET_LOG_LEVEL" .Values.logging.level)
   (list "TTSFLEET_LOG_FORMAT" .Values.logging.format)

@@ -185,4 +185,4 @@ class NetworkSpec(Struct):
     policy: NetworkPolicySpec | None = None
     """The NetworkPolicy of the pods. Absent = the defaults."""
     ca_bundle_config_map_ref: ConfigMapKeyRef | None = None
-    """PEM certificates that fetches trust beside the public ones (private CA, mirrors). Absent = public ones."""
+    """PEM certificates of a private CA, which fetches trust beside the public ones. Absent = the installation's."""

@@ -10,7 +10,7 @@ import yaml
 
 from ttsfleet_operator.api.model import HuggingFaceSource, ModelScopeSource, S3Source
 from ttsfleet_operator.api.service import TTSService
-from ttsfleet_operator.fleet.settings import FleetSettings
+from ttsfleet_operator.fleet.settings import FleetSettings, installation_ca_bundle, own_ca_bundle
 from ttsfleet_operator.pod_layout import CA_DIR, CREDENTIALS_DIR, FETCHED_SOURCES, TOKEN_FILE, pod_model_dir
 
 SCHEMA_VERSION = 1
@@ -36,9 +36,9 @@ def render_fetch_yaml(service: TTSService, settings: FleetSettings) -> str:
         values["manifest_sha256"] = service.spec.model.manifest_sha256
     if service.spec.styles:
         values["styles"] = [{"name": style.name, "path": style.path} for style in service.spec.styles]
-    network = service.spec.network
-    if network is not None and network.ca_bundle_config_map_ref is not None:
-        values["ca_file"] = f"{CA_DIR}/{network.ca_bundle_config_map_ref.key}"
+    ca = own_ca_bundle(service) or installation_ca_bundle(service, settings)
+    if ca is not None:
+        values["ca_file"] = f"{CA_DIR}/{ca.key}"
     return yaml.dump(values, Dumper=_DUMPER, sort_keys=False, default_flow_style=False, allow_unicode=True)
 
 

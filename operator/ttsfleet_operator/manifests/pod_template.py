@@ -56,7 +56,7 @@ def pod_template(service: TTSService, plan: ClassPlan, settings: FleetSettings, 
 def _spec(
     service: TTSService, hardware_class: HardwareClass, plan: ClassPlan, settings: FleetSettings, pod: PodSpec
 ) -> Manifest:
-    storage = pod_storage(service, shared_memory(service, hardware_class))
+    storage = pod_storage(service, shared_memory(service, hardware_class), settings)
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.fleet.bundle import ENGINE_KEY
+from ttsfleet_operator.fleet.settings import FleetSettings, installation_ca_bundle, own_ca_bundle
 from ttsfleet_operator.manifests.fetch_config import needs_fetch
 from ttsfleet_operator.manifests.names import FETCH_KEY, Manifest, claim_name
 from ttsfleet_operator.pod_layout import (
@@ -44,12 +45,14 @@ class Storage:
         self.volumes.append({"name": name, **source})
 
 
-def pod_storage(service: TTSService, shared_memory: str) -> Storage:
+def pod_storage(service: TTSService, shared_memory: str, settings: FleetSettings) -> Storage:
     """Everything that a pod of `service` mounts. The engine volume's ConfigMap has no name yet."""
     storage = Storage()
     _add_common(storage, service, shared_memory)
     _add_model(storage, service)
-    _add_references(storage, service)
+    _add_recipe(storage, service)
+    _add_certificates(storage, service, settings)
+    _add_api_key(storage, service)
     if not needs_fetch(service):
         storage.fetching.clear()
     return storage
@@ -107,19 +110,31 @@ def _add_model(storage: Storage, service: TTSService) -> None:
     storage.fetching.append(_mount("credentials", CREDENTIALS_DIR, read_only=True))
 
 
-def _add_references(storage: Storage, service: TTSService) -> None:
-    quant, network = service.spec.quant_config_ref, service.spec.network
+def _add_recipe(storage: Storage, service: TTSService) -> None:
+    quant = service.spec.quant_config_ref
     if quant is not None:
         storage.add("quant", _config_map(quant.name, quant.key))
         storage.serving.append(_mount("quant", QUANT_DIR, read_only=True))
-    if network is None:
+
+
+def _add_certificates(storage: Storage, service: TTSService, settings: FleetSettings) -> None:
+    """The service's own certificates in both containers, or the installation's in the fetch.
+
+    Never `optional`: a fetch without them would fail for an untrusted certificate, whereas the kubelet names the
+    missing ConfigMap and goes on by itself once it is there.
+    """
+    own, shared = own_ca_bundle(service), installation_ca_bundle(service, settings)
+    ca = own or shared
+    if ca is None:
         return
-    if network.ca_bundle_config_map_ref is not None:
-        ca = network.ca_bundle_config_map_ref
-        storage.add("ca", _config_map(ca.name, ca.key))
-        for mounts in (storage.serving, storage.fetching):
-            mounts.append(_mount("ca", CA_DIR, read_only=True))
-    if network.api_key_secret_ref is not None:
+    storage.add("ca", _config_map(ca.name, ca.key))
+    for mounts in (storage.serving, storage.fetching) if own is not None else (storage.fetching,):
+        mounts.append(_mount("ca", CA_DIR, read_only=True))
+
+
+def _add_api_key(storage: Storage, service: TTSService) -> None:
+    network = service.spec.network
+    if network is not None and network.api_key_secret_ref is not None:
         key = network.api_key_secret_ref
         storage.add("api-key", _secret(key.name, key.key, API_KEY_FILE))
         storage.serving.append(_mount("api-key", API_KEY_DIR, read_only=True))

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from ttsfleet_operator.pod_layout import CACHE_DIR, FETCHED_DIR
+from ttsfleet_operator.fleet.settings import ConfigMapKey
+from ttsfleet_operator.pod_layout import CA_DIR, CACHE_DIR, FETCHED_DIR, FETCHED_SOURCES
 
 HUB = "huggingFace: {repo: FunAudioLLM/CosyVoice2-0.5B"
 TOKEN = f"{{{HUB}, tokenSecretRef: {{name: hf, key: tok}}}}}}"
 PIN = "b" * 64
+INSTALLATIONS_CA = ConfigMapKey("corporate-ca", "bundle.pem")
 
 
 def engine(rendered: Any) -> dict[str, Any]:
@@ -111,6 +113,30 @@ def test_private_ca_is_mounted_and_named(render) -> None:  # type: ignore[no-unt
     rendered = render("network: {caBundleConfigMapRef: {name: ca, key: ca.crt}}")
     path = fetch_config(rendered)["ca_file"]
     assert path.rpartition("/")[0] in rendered.mounts(rendered.fetch)
+
+
+def test_installations_ca_is_mounted_into_every_fetch_over_the_network_and_nowhere_else(any_source, render) -> None:  # type: ignore[no-untyped-def]
+    pin = "" if "builtin" in any_source else f"manifestSHA256: {PIN}"
+    plain, rendered = (render(source=any_source, model=pin, ca_bundle=ca) for ca in (None, INSTALLATIONS_CA))
+    assert CA_DIR not in rendered.mounts(rendered.runtime)
+    if rendered.service.spec.model.source.kind not in FETCHED_SOURCES:
+        assert rendered.template == plain.template
+        return
+    assert fetch_config(rendered)["ca_file"] == f"{CA_DIR}/bundle.pem"
+    assert rendered.mounts(rendered.fetch)[CA_DIR] == {"name": "ca", "mountPath": CA_DIR, "readOnly": True}
+    source = {"name": "corporate-ca", "items": [{"key": "bundle.pem", "path": "bundle.pem"}]}
+    assert rendered.volumes["ca"] == {"configMap": source}, "not optional: the kubelet names what is missing"
+
+
+def test_ca_of_the_service_wins_over_the_installations(render) -> None:  # type: ignore[no-untyped-def]
+    own = "network: {caBundleConfigMapRef: {name: ca, key: ca.crt}}"
+    assert render(own, ca_bundle=INSTALLATIONS_CA).objects == render(own).objects
+
+
+def test_installations_ca_leaves_the_users_inputs_as_they_are(render) -> None:  # type: ignore[no-untyped-def]
+    before, after = (render(ca_bundle=ca).plan.classes[0] for ca in (None, INSTALLATIONS_CA))
+    assert before.inputs_hash == after.inputs_hash
+    assert before.bundle != after.bundle
 
 
 def test_token_has_a_name_of_ours_whatever_its_key(render) -> None:  # type: ignore[no-untyped-def]
