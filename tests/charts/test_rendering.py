@@ -27,6 +27,9 @@ EVERYTHING = {
     "watchNamespaces": ["speech"],
     "imagePullSecrets": [{"name": "reg"}],
     "runtime": {"image": {"digest": DIGEST, "pullPolicy": "Always"}, "imagePullSecrets": ["reg", "other"]},
+    "replicas": 1,
+    "leaderElection": {"enabled": False},
+    "reconcile": {"workers": 200, "resyncSeconds": 86400, "probeSeconds": 7},
     "mirrors": {"huggingFace": "https://hub.example.com", "modelScope": "https://scope.example.com"},
     "proxy": {"http": "http://p:1", "https": "http://p:2", "noProxy": "a,.b"},
     "caBundle": {"configMapName": "corporate-ca", "key": "bundle.pem"},
@@ -236,6 +239,8 @@ def test_every_setting_of_the_environment_reaches_the_operator(template: Templat
     settings = read_settings(environment(template(EVERYTHING)))
     fleet = settings.fleet
     assert settings.watch_namespaces == ("speech",)
+    assert settings.leader_election is False
+    assert (settings.workers, settings.resync_seconds, settings.probe_seconds) == (200, 86400, 7)
     assert fleet.runtime_image == f"ttsfleet/runtime@{DIGEST}"
     assert fleet.image_pull_policy == "Always"
     assert fleet.image_pull_secrets == ("reg", "other")
@@ -255,10 +260,6 @@ def test_settings_that_values_do_not_reach_are_known(template: Template) -> None
         "HEALTH_ADDRESS",  # the chart's probes and Service know the default ports
         "METRICS_ADDRESS",
         "KUBE_CONTEXT",  # for an operator outside of a cluster
-        "LEADER_ELECTION",
-        "PROBE_SECONDS",
-        "RESYNC_SECONDS",
-        "WORKERS",
     }
 
 
@@ -340,6 +341,19 @@ def test_lease_is_the_one_that_the_operator_asks_for(template: Template) -> None
     assert create["verbs"] == ["create"]
     assert hold["resourceNames"] == [LEASE_NAME]
     assert hold["verbs"] == ["get", "update"]
+
+
+def test_without_leader_election_two_operators_never_run_at_once(template: Template) -> None:
+    objects = template({"leaderElection": {"enabled": False}, "replicas": 1})
+    assert deployment(objects)["spec"]["strategy"] == {"type": "Recreate"}
+    assert verbs(objects, "leases") == set()
+
+
+def test_more_operators_than_one_need_leader_election(helm: Path) -> None:
+    command = [helm, "template", "x", CHART, "--kube-version", "1.36", "--set", "leaderElection.enabled=false"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "replicas is 2 and leaderElection.enabled is false" in refused.stderr
 
 
 def test_service_monitor_appears_only_on_demand(template: Template) -> None:

@@ -16,6 +16,10 @@
   (list "TTSFLEET_CA_BUNDLE_CONFIG_MAP" .Values.caBundle.configMapName)
   (list "TTSFLEET_CA_BUNDLE_KEY" (ternary .Values.caBundle.key "" (ne .Values.caBundle.configMapName "")))
   (list "TTSFLEET_DENIED_NETWORKS" (join "," .Values.networkPolicy.apiServer.cidrs))
+  (list "TTSFLEET_LEADER_ELECTION" (toString .Values.leaderElection.enabled))
+  (list "TTSFLEET_WORKERS" (toString .Values.reconcile.workers))
+  (list "TTSFLEET_RESYNC_SECONDS" (toString .Values.reconcile.resyncSeconds))
+  (list "TTSFLEET_PROBE_SECONDS" (toString .Values.reconcile.probeSeconds))
   (list "TTSFLEET_LOG_LEVEL" .Values.logging.level)
   (list "TTSFLEET_LOG_FORMAT" .Values.logging.format)
 -}}
