@@ -39,7 +39,7 @@ from ttsfleet_operator.fleet.bundle import (
     read_bundle,
 )
 from ttsfleet_operator.fleet.nodes import NodeFacts
-from ttsfleet_operator.fleet.settings import ConfigMapKey, References, referenced_keys
+from ttsfleet_operator.fleet.settings import ConfigMapKey, FleetSettings, References, referenced_keys, takeover_keys
 from ttsfleet_operator.profiles import ProfileObject, ProfileTable, builtin_profiles
 from ttsfleet_operator.status.deployments import read_rollout
 from ttsfleet_operator.status.mounts import waits_for_volumes
@@ -99,7 +99,9 @@ class Observer:
         view: View,
         wall: Callable[[], datetime],
         clock: Callable[[], float],
+        settings: FleetSettings,
     ) -> None:
+        self._settings = settings
         self._client = client
         self._view = view
         self._wall = wall
@@ -205,7 +207,7 @@ class Observer:
 
     async def _references(self, service: TTSService) -> References:
         hashes = {}
-        for reference in referenced_keys(service):
+        for reference in (*referenced_keys(service), *takeover_keys(service, self._settings)):
             found = await self._client.find(CONFIG_MAPS, service.namespace, reference.name)
             hashes[reference] = _content_hash(found, reference)
         return References(hashes)

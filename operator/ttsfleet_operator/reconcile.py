@@ -56,7 +56,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._wall = wall
-        self._observer = Observer(client, view, wall, clock)
+        self._observer = Observer(client, view, wall, clock, settings.fleet)
         self._writer = ChildWriter(client, view, clock, metrics.write)
         self._reporter = Reporter(client, view.services, metrics.write)
 
@@ -162,7 +162,7 @@ def _next_look(seen: Observation, outcome: Outcome, troubled: float | None) -> f
     if troubled is not None:
         age = seen.unsettled_seconds or 0.0
         looks.append(min(SLOWEST_LOOK_SECONDS, max(troubled, age / 4)))
-    if referenced_keys(seen.service):
+    if referenced_keys(seen.service) or "" in seen.references.hashes.values():
         looks.append(REFERENCES_EVERY_SECONDS)
     if outcome.name_conflicts or outcome.scaled:
         looks.append(CONFLICT_SECONDS)

@@ -15,6 +15,7 @@ from ttsfleet_operator.cluster.client import KubernetesClient
 from ttsfleet_operator.cluster.kinds import DEPLOYMENTS, Kind
 from ttsfleet_operator.cluster.stores import ObjectKey
 from ttsfleet_operator.cluster.view import ClusterView
+from ttsfleet_operator.fleet.settings import FleetSettings
 from ttsfleet_operator.observe import Observation, Observer
 from ttsfleet_operator.profiles import read_profile_object
 
@@ -56,6 +57,7 @@ class Scene:
             cast(Any, self._view),
             wall=lambda: START + timedelta(seconds=self.seconds),
             clock=lambda: self.seconds,
+            settings=FleetSettings(release="1.0.0", runtime_image="ttsfleet/runtime:1.0.0"),
         )
 
     def deployment(self, name: str, available: int) -> None:

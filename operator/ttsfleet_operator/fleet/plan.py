@@ -26,7 +26,7 @@ from ttsfleet_operator.fleet.bundle import (
 from ttsfleet_operator.fleet.class_site import site_of_devices
 from ttsfleet_operator.fleet.matching import ClassNodes, nodes_of_class
 from ttsfleet_operator.fleet.nodes import NodeFacts
-from ttsfleet_operator.fleet.settings import FleetSettings, References, referenced_keys
+from ttsfleet_operator.fleet.settings import FleetSettings, References, referenced_keys, takeover_keys
 from ttsfleet_operator.fleet.split import ClassShare, split_replicas
 from ttsfleet_operator.memory import MemoryEstimate
 from ttsfleet_operator.plan import ClassPlan, Problem, estimate_memory, plan_class
@@ -109,12 +109,13 @@ class _Planner:
         can_run = plan is not None and problem is None
         rendered = self._rendered(plan) if plan is not None and can_run else None
         rollout = self.service.spec.rollout
+        awaited = [key for key in takeover_keys(self.service, self.settings) if not self.references.hash_of(key)]
         choice = choose_bundle(
             rendered,
             inputs_hash(self.service, hardware_class, self.references),
             running,
             automatic=rollout is not None and rollout.plan_changes == "Automatic",
-            settled=nodes is None or nodes.count > 0,
+            settled=not awaited and (nodes is None or nodes.count > 0),
         )
         memory = self._memory_in_force(choice.bundle, rendered, plan)
         decision = ClassDecision(

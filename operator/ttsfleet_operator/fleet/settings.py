@@ -82,3 +82,11 @@ def installation_ca_bundle(service: TTSService, settings: FleetSettings) -> Conf
     """
     fetches = service.spec.model.source.kind in FETCHED_SOURCES
     return settings.ca_bundle if fetches and own_ca_bundle(service) is None else None
+
+
+def takeover_keys(service: TTSService, settings: FleetSettings) -> tuple[ConfigMapKey, ...]:
+    """What must exist, beside `referenced_keys`, before today's plan replaces one in force by itself."""
+    rollout = service.spec.rollout
+    ca = installation_ca_bundle(service, settings)
+    automatic = rollout is not None and rollout.plan_changes == "Automatic"
+    return (ca,) if automatic and ca is not None else ()

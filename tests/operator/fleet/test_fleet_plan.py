@@ -265,6 +265,27 @@ def test_changed_config_map_rolls_and_a_missing_one_does_not() -> None:
     assert only(planned(FIRST, references=References())).bundle is None
 
 
+@pytest.mark.parametrize(
+    ("spec", "content", "takes_over"),
+    [
+        pytest.param("{}", "", False, id="on a change of the spec, missing"),
+        pytest.param("{}", "1", False, id="on a change of the spec, there"),
+        pytest.param("{rollout: {planChanges: Automatic}}", "", False, id="automatic, missing"),
+        pytest.param("{rollout: {planChanges: Automatic}}", "1", True, id="automatic, there"),
+    ],
+)
+def test_new_ca_of_the_installation_takes_over_only_where_it_is_allowed_and_there(
+    spec: str, content: str, takes_over: bool
+) -> None:
+    asked = service(spec)
+    running = applied(planned(asked))
+    shared = ConfigMapKey("corporate-ca", "ca.crt")
+    changed = replace(NEXT_RELEASE, ca_bundle=shared)
+    decision = only(planned(asked, running, settings=changed, references=References({shared: content})))
+    assert (decision.bundle != running["ada"].bundle) == takes_over
+    assert decision.problem is None, "what runs needs no fetch"
+
+
 def test_bundle_that_is_gone_or_unreadable_is_rendered_anew() -> None:
     plan = planned(FIRST)
     running = {"ada": replace(applied(plan)["ada"], bundle=None)}
