@@ -106,3 +106,54 @@ def test_next_release_restarts_no_pod_until_the_spec_changes(plane: ControlPlane
         plane.kubectl("patch", "ttsservice", "narrator", "-n", "speech", "--type=merge", "-p", patch)
         eventually(lambda: runtime_image(plane) == "ttsfleet/runtime:0.1.1", "the new release's image", within=60)
         eventually(lambda: status_of_class().get("pendingPlanHash") == "", "nothing pending", within=60)
+
+
+def fetched(name: str, **spec: Any) -> dict[str, Any]:
+    """A TTSService whose pods fetch their model from a hub."""
+    source = {"huggingFace": {"repo": "FunAudioLLM/CosyVoice2-0.5B"}}
+    whole = {**SERVICE["spec"], "replicas": 1, "model": {"source": source}, **spec}
+    return {**SERVICE, "metadata": {"name": name, "namespace": "speech"}, "spec": whole}
+
+
+def test_private_ca_of_the_installation_reaches_new_pods_and_restarts_none(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    release = HelmRelease(plane, tmp_path, "ttsfleet", NAMESPACE)
+    release.upgrade(CHART)
+    plane.wait_for_definitions()
+
+    def volumes(name: str) -> list[str]:
+        found = plane.find("deployment", f"{name}-ada", "speech")
+        return [one["name"] for one in found["spec"]["template"]["spec"]["volumes"]] if found else []
+
+    def pending(name: str) -> bool:
+        classes = plane.get("ttsservice", name, "speech").get("status", {}).get("classes") or [{}]
+        return bool(classes[0].get("pendingPlanHash"))
+
+    with operator_of(release, plane, "first"):
+        plane.apply(fetched("narrator"), fetched("automatic", rollout={"planChanges": "Automatic"}))
+        eventually(lambda: volumes("narrator") and volumes("automatic"), "both Deployments", within=60)
+    generation = plane.get("deployment", "narrator-ada", "speech")["metadata"]["generation"]
+
+    alone = {"replicas": 1, "leaderElection": {"enabled": False}, "reconcile": {"resyncSeconds": 10}}
+    release.upgrade(CHART, {"caBundle": {"configMapName": "corporate-ca", "key": "ca.pem"}, **alone})
+    with operator_of(release, plane, "second"):
+        eventually(lambda: pending("narrator"), "a pending plan in the status", within=60)
+        plane.apply(fetched("newcomer"))
+        eventually(lambda: "ca" in volumes("newcomer"), "the bundle in a new service's pods", within=60)
+        assert plane.get("deployment", "narrator-ada", "speech")["metadata"]["generation"] == generation
+        assert "ca" not in volumes("automatic"), "nothing rolls to what is not there"
+        bundle = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "corporate-ca", "namespace": "speech"},
+        }
+        plane.apply({**bundle, "data": {"ca.pem": "certificates"}})
+        eventually(lambda: "ca" in volumes("automatic"), "a plan that may take over by itself", within=60)
+
+    pod = plane.get("deployment", "newcomer-ada", "speech")["spec"]["template"]["spec"]
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "ca")
+    assert (volume["configMap"]["name"], volume["configMap"].get("optional")) == ("corporate-ca", None)
+    mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["initContainers"]}
+    assert "ca" in mounts["fetch"]
+    assert "ca" not in {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
