@@ -24,6 +24,12 @@ def version() -> int:
     return 2 if (ROOT / "cgroup.controllers").exists() else 1
 
 
+def is_writable() -> bool:
+    """False in a container that sees the machine's groups and may not change them."""
+    hierarchies = _hierarchies("cgroup2") if version() == 2 else _hierarchies("cgroup")
+    return bool(hierarchies) and all(os.access(path, os.W_OK) for path in hierarchies)
+
+
 def create(name: str) -> None:
     """Makes the group in every hierarchy, with all that its children need."""
     if version() == 2:

@@ -7,7 +7,7 @@ cgroups, a folder and a lock file, all gone at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
@@ -25,7 +25,7 @@ from real_nodes.node import Credentials, RealNode
 DNS_MANIFEST = Path(__file__).with_name("coredns.yaml")
 # A node is lost when its kubelet was silent for so long; it beats every two seconds.
 REACH = flags.Reach(address=HOST_ADDRESS, node_grace="8s")
-READY_SECONDS = 90
+READY_SECONDS = 60
 
 
 class NodesImpossible(ControlPlaneError):
@@ -61,6 +61,7 @@ class RealCluster(ControlPlane):
         self._archives = tuple(archives)
         self._node_processes = Processes(STATE)
         self._network = network.Network(self._node_processes)
+        self._store: Future[Path] | None = None
         self._nodes: dict[str, RealNode] = {}
 
     @classmethod
@@ -83,9 +84,9 @@ class RealCluster(ControlPlane):
         try:
             self._network.start()
             with ThreadPoolExecutor(max_workers=1) as beside:
-                store = beside.submit(self._prepare_images)
+                self._store = beside.submit(self._prepare_images)
                 super().start()
-                root = store.result()
+                root = self._store.result()
             self.kubectl("apply", "-f", "-", input=_dns_manifest())
             self._nodes = {place.letter: self._new_node(place.number, root) for place in self._places}
             with ThreadPoolExecutor(max_workers=len(self._nodes)) as together:
@@ -101,7 +102,11 @@ class RealCluster(ControlPlane):
 
     def stop(self) -> None:
         """Ends everything and removes all that was made on the host. It can be called twice."""
+        if not self._lock.is_held:
+            return
         self._node_processes.stop()
+        if self._store:
+            wait([self._store])
         super().stop()
         leftovers.remove()
         self._lock.release()

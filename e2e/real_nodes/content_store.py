@@ -38,7 +38,7 @@ def prepare(folder: Path, archives: Sequence[Path], processes: Processes) -> Pat
         processes.require_running()
         return files.containerd_socket.exists()
 
-    eventually(answers, "the containerd of the image store answers", every=0.02)
+    eventually(answers, "the containerd of the image store answers", within=15, every=0.02)
     ctr = [str(binaries.path_of("ctr")), "--address", str(files.containerd_socket), "--namespace", "k8s.io"]
     for archive in archives:
         answer = subprocess.run([*ctr, "images", "import", str(archive)], capture_output=True, text=True, check=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from control_plane import flags
 
-# Where nodes keep their disks: a file system that overlayfs can write on, so not the overlay of a container.
-STATE = Path(os.environ.get("E2E_NODES_FOLDER") or "/var/lib/ttsfleet-e2e")
+# Where nodes keep their disks, removed at the end: on a file system that overlayfs can write on.
+STATE = Path(os.environ.get("E2E_NODES_FOLDER") or "/var/lib").absolute() / "ttsfleet-e2e"
 LOCK = Path("/run/ttsfleet-e2e-nodes.lock")
 CGROUP_PREFIX = "ttsfleet-e2e-"
 HOST_LINK = "ttsfleet-nodes"

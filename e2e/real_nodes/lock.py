@@ -21,6 +21,10 @@ class Lock:
         self._path = path
         self._descriptor: int | None = None
 
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """Takes the lock.
 

@@ -133,7 +133,7 @@ class RealNode:
         """The node is lost, with all that runs on it; its disk is kept. Returns when nothing of it runs."""
         pid = self.pid
         self._processes.kill(self.name)
-        eventually(lambda: not Path(f"/proc/{pid}").exists(), f"{self.name} has ended", within=20, every=0.02)
+        eventually(lambda: has_ended(pid), f"{self.name} has ended", within=20, every=0.02)
         self._network.wait_until_disconnected(self.place)
 
     def stop(self) -> None:
@@ -257,3 +257,11 @@ class RealNode:
         self.files.resolv_conf.write_text(f"nameserver {DNS_ADDRESS}\n", encoding="utf-8")
         for name, text in configuration.cni(self.place).items():
             (self.files.cni / name).write_text(text, encoding="utf-8")
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody reaps: the first process of a machine may not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -67,19 +67,19 @@ def enter_file_system(folder: str, readable: list[str]) -> None:
             os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
         elif os.path.isdir(f"/{name}"):
             bind(f"/{name}", f"{root}/{name}", read_only=True)
+    for name, kind in (("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs"), ("tmp", "tmpfs")):
+        os.makedirs(f"{root}/{name}")
+        mount(name, f"{root}/{name}", kind)
     bind("/dev", f"{root}/dev")
     for name in ("lib", "log", "tmp", "cache"):
         os.makedirs(f"{folder}/var/{name}", exist_ok=True)
+    if not os.path.islink(f"{folder}/var/run"):
+        os.symlink("/run", f"{folder}/var/run")
     bind(f"{folder}/var", f"{root}/var", below=0)
     # Not what is mounted below it: that is the tree which is being built.
     bind(folder, root + folder, below=0)
     for path in readable:
         bind(path, root + path, read_only=True)
-    for name, kind in (("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs"), ("tmp", "tmpfs")):
-        os.makedirs(f"{root}/{name}")
-        mount(name, f"{root}/{name}", kind)
-    if not os.path.islink(f"{root}/var/run"):
-        os.symlink("/run", f"{root}/var/run")
     bind("/sys/fs/cgroup", f"{root}/sys/fs/cgroup")
     os.chdir(root)
     subprocess.run(["pivot_root", ".", "."], check=True, env={"PATH": PATH})

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 from control_plane import binaries
+from real_nodes import cgroups
 from real_nodes.commands import find
 from real_nodes.configuration import CNI_PLUGINS
+from real_nodes.layout import STATE
 
 INSTALL_COMMAND = "make node-packages"
 # Debian's names; the command or file by which the package is seen.
@@ -41,9 +43,30 @@ def obstacles() -> list[str]:
         )
     if absent := binaries.missing((*binaries.CONTROL_PLANE, *binaries.NODES)):
         found.append(f"not built: {', '.join(absent)}; build with `{binaries.NODE_BUILD_COMMAND}`")
-    if sys.platform == "linux" and "overlay" not in Path("/proc/filesystems").read_text():
-        found.append("the kernel has no overlayfs (`modprobe overlay`)")
+    if sys.platform == "linux":
+        found += _obstacles_of_the_system()
     return found
+
+
+def _obstacles_of_the_system() -> list[str]:
+    found = []
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        found.append("the kernel has no overlayfs (`modprobe overlay`)")
+    if file_system_of(STATE, Path("/proc/mounts").read_text()) == "overlay":
+        found.append(f"{STATE} is on an overlay, on which containerd cannot unpack: E2E_NODES_FOLDER names another")
+    if not cgroups.is_writable():
+        found.append(
+            f"{cgroups.ROOT} is read-only or has no cgroups: run the container privileged, or use the machine"
+        )
+    return found
+
+
+def file_system_of(path: Path, mounts: str) -> str:
+    """The type of the file system that a path is on, by the lines of /proc/mounts; of two at one place the last."""
+    found = [(Path(line.split()[1]), line.split()[2]) for line in mounts.splitlines()]
+    above = [(len(place.parts), kind) for place, kind in found if path.is_relative_to(place)]
+    deepest = max(depth for depth, _ in above)
+    return [kind for depth, kind in above if depth == deepest][-1]
 
 
 def install() -> int:

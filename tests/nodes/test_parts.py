@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from control_plane import binaries, flags
-from real_nodes import layout, requirements
+from real_nodes import cgroups, layout, requirements
 from real_nodes.images import write_archive
 from real_nodes.layout import Place, places
 from real_nodes.lock import ClusterRunning, Lock
@@ -106,6 +106,40 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
     assert requirements.missing_packages() == ["its-package", "other-package"]
     expected = "not installed: its-package, other-package; install with `make node-packages` or your package manager"
     assert expected in requirements.obstacles()
+
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+proc /proc proc rw 0 0
+/dev/sda /var/lib ext4 rw 0 0
+tmpfs /var/lib/in-memory ext4 rw 0 0
+tmpfs /var/lib/in-memory tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/srv/nodes", "overlay", id="the root"),
+        pytest.param("/var/lib/nodes", "ext4", id="a disk below it"),
+        pytest.param("/var/library", "overlay", id="a name that begins alike"),
+        pytest.param("/var/lib/in-memory/nodes", "tmpfs", id="the later of two at one place"),
+    ],
+)
+def test_the_file_system_of_a_folder_is_found(path: str, expected: str) -> None:
+    assert requirements.file_system_of(Path(path), MOUNTS) == expected
+
+
+def test_with_version_2_a_group_hands_its_controllers_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = tmp_path / "ttsfleet-e2e-a"
+    group.mkdir()
+    for folder in (tmp_path, group):
+        (folder / "cgroup.controllers").write_text("cpuset cpu memory pids rdma\n")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    assert cgroups.version() == 2
+    cgroups.create(group.name)
+    for folder in (tmp_path, group):
+        assert (folder / "cgroup.subtree_control").read_text() == "+cpuset +cpu +memory +pids"
 
 
 def test_every_group_of_binaries_can_be_built() -> None:

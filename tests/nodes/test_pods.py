@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from control_plane import binaries
 from control_plane.errors import CommandFailed
 from control_plane.waiting import eventually
 from real_nodes.cluster import RealCluster
-from real_nodes.images import write_archive
+from real_nodes.images import POD_IMAGE, write_archive
 from real_nodes.layout import HOST_ADDRESS
 from real_nodes.pods import pod, service
 
@@ -117,6 +119,60 @@ def test_an_imported_image_runs_on_every_node(cluster: RealCluster, namespace: s
     for one in pods:
         one["spec"]["containers"][0]["image"] = image
     run(cluster, namespace, *pods)
+
+
+def test_a_restricted_pod_has_memory_and_an_image_as_volumes(cluster: RealCluster) -> None:
+    user = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    volumes = [
+        {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        {"name": "image", "image": {"reference": POD_IMAGE, "pullPolicy": "Never"}},
+    ]
+    with cluster.namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}) as namespace:
+        restricted = pod("restricted", ["serve", ":8080"], securityContext=user, volumes=volumes)
+        restricted["spec"]["containers"][0] |= {
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [
+                {"name": "memory", "mountPath": "/dev/shm"},
+                {"name": "image", "mountPath": "/mounted"},
+            ],
+        }
+        run(cluster, namespace, restricted)
+        command = ["exec", "-n", namespace, "restricted", "--", "/mounted/pod", "get", "http://127.0.0.1:8080"]
+        assert cluster.kubectl(*command) == "restricted\n"
+
+
+def test_a_pod_is_reached_through_a_forwarded_port(cluster: RealCluster, namespace: str) -> None:
+    run(cluster, namespace, pod("server", ["serve", ":8080"]))
+    kubectl = [str(binaries.path_of("kubectl")), "--kubeconfig", str(cluster.kubeconfig)]
+    command = [*kubectl, "port-forward", "-n", namespace, "pod/server", ":8080"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+        try:
+            assert forward.stdout
+            port = forward.stdout.readline().split()[2].rpartition(":")[2]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as reply:
+                assert reply.read() == b"server\n"
+        finally:
+            forward.kill()
+
+
+def test_a_drained_node_runs_the_pod_no_more_until_it_is_free_again(cluster: RealCluster, namespace: str) -> None:
+    run(cluster, namespace, pod("server", ["serve", ":8080"], node="node-b"))
+    try:
+        cluster.kubectl("drain", "node-b", "--ignore-daemonsets", "--force", "--delete-emptydir-data")
+        assert cluster.find("pod", "server", namespace) is None
+        assert cluster.get("node", "node-b")["spec"]["unschedulable"] is True
+    finally:
+        cluster.kubectl("uncordon", "node-b")
+
+
+def test_a_device_plugin_on_the_host_can_register_with_a_kubelet(cluster: RealCluster) -> None:
+    registration = cluster.node("a").host_path_of_var / "lib" / "kubelet" / "device-plugins" / "kubelet.sock"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(registration))
 
 
 def test_a_sysctl_of_the_whole_kernel_that_is_written_on_a_node_stays_there(cluster: RealCluster) -> None:
