@@ -55,6 +55,8 @@ def engine_values(service: TTSService, plan: ClassPlan, placement: Placement) ->
     for name, folder in (("cache_dir", placement.cache_dir), ("voices_dir", placement.voices_dir)):
         if folder:
             values[name] = folder
+    if service.spec.styles:
+        values["styles"] = [f"{style.name}={style.path}" for style in service.spec.styles]
     for name, value in plan.engine().items():
         section, _, leaf = name.rpartition(".")
         target = values

@@ -142,6 +142,7 @@ def _config(arguments: argparse.Namespace) -> int:
     from ttsfleet_runtime.checkpoint.bundle import read_model_info
     from ttsfleet_runtime.checkpoint.cached import ensure_bundle
     from ttsfleet_runtime.config import flags, locations
+    from ttsfleet_runtime.config.engine import styles_of
     from ttsfleet_runtime.config.machine import detect_machine
     from ttsfleet_runtime.config.report import print_plan, report
     from ttsfleet_runtime.config.resolve import choose_data_type, resolve
@@ -150,7 +151,8 @@ def _config(arguments: argparse.Namespace) -> int:
     config = locations.complete_locations(wanted, os.environ)
     machine = detect_machine(config.device or "auto")
     data_type, _ = choose_data_type(config, machine)
-    bundle_dir = ensure_bundle(str(config.model_dir), Path(str(config.cache_dir)), dtype=data_type)
+    cache_dir = Path(str(config.cache_dir))
+    bundle_dir = ensure_bundle(str(config.model_dir), cache_dir, dtype=data_type, styles=styles_of(config))
     effective = resolve(config, machine, read_model_info(bundle_dir))
     if arguments.json:
         print(json.dumps(report(effective, wanted, machine), indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -186,6 +187,22 @@ def test_every_style_gets_its_own_llm_and_the_first_is_the_default(model_dir: Pa
     assert read_model_info(bundle).styles == ["loud", "plain"]
     loud, plain = (load_file(bundle / f"llm.{style}.safetensors") for style in ("loud", "plain"))
     assert torch.equal(loud["head.weight"], plain["head.weight"] + 1)
+
+
+def test_styles_that_the_caller_names_stand_in_place_of_the_models(model_dir: Path, tmp_path: Path) -> None:
+    (model_dir / "style_config.json").write_text(json.dumps({"lora_info": []}))
+    (model_dir / "styles" / "news").mkdir(parents=True)
+    shutil.copy(model_dir / "llm.pt", model_dir / "styles" / "news")
+    wanted = {"news": "styles/news", "plain": "llm.pt"}
+    bundle = convert(model_dir, tmp_path / "cache", styles=wanted)
+    assert read_model_info(bundle).styles == ["news", "plain"]
+    assert convert(model_dir, tmp_path / "cache", styles={"late": "llm.pt"}) != bundle
+    assert ensure_bundle(model_dir, tmp_path / "cache", dtype="fp32", styles=wanted) == bundle
+    made = ensure_bundle(model_dir, tmp_path / "cache", dtype="fp16", styles=wanted)
+    assert read_model_info(made).styles == ["news", "plain"]
+    with pytest.raises(CheckpointError, match=r"style calm: .*calm\.pt is missing; name a file") as caught:
+        convert(model_dir, tmp_path / "cache", styles={"calm": "calm.pt"})
+    assert caught.value.param == "styles"
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])

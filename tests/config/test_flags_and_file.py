@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ttsfleet_runtime.config import flags
-from ttsfleet_runtime.config.engine import EngineConfig, asked, settings
+from ttsfleet_runtime.config.engine import EngineConfig, asked, settings, styles_of
 from ttsfleet_runtime.errors import ConfigError
 
 
@@ -68,6 +68,13 @@ def test_lists_and_cpu_ranges_are_read_from_both_sources(tmp_path: Path) -> None
     assert config.cpu_affinity.llm == (0, 1, 2, 5)
 
 
+def test_styles_are_read_from_both_sources(tmp_path: Path) -> None:
+    file = engine_yaml(tmp_path, "styles: ['news=styles/my news', plain=llm.pt]\n")
+    assert styles_of(parse("--config", file)) == {"news": "styles/my news", "plain": "llm.pt"}
+    assert list(styles_of(parse("--styles", "plain=llm.pt, news=styles/news"))) == ["plain", "news"]
+    assert styles_of(parse()) == {}
+
+
 def test_null_and_empty_sections_mean_absent(tmp_path: Path) -> None:
     file = engine_yaml(tmp_path, "workers: null\nlimits:\nthreads: {llm: null}\n")
     assert asked(parse("--config", file)) == {}
@@ -89,6 +96,9 @@ FAULTS = {
     "name outside of its section": ("prompt_seconds: 2", "did you mean limits.prompt_seconds"),
     "name inside of a section": ("limits: {timeout: 2}", "limits.timeout = 2 is not a setting; did you mean timeout"),
     "nothing like it": ("zzz: 2", "`ttsfleet-runtime serve --help` lists all settings"),
+    "style without a path": ("styles: [news]", "'news' is not NAME=PATH"),
+    "style outside": ("styles: [news=../news]", "leads out of the model directory"),
+    "style twice": ("styles: [a=llm.pt, a=llm.pt]", "a name occurs twice"),
     "bad CPU range": ("cpu_affinity: {llm: 4-2}", "not a rising range"),
     "CPU list with text": ("cpu_affinity: {llm: [a]}", "cpu_affinity.llm = 'a' is refused"),
     "section that is no mapping": ("limits: 3", "limits = 3 is refused"),

@@ -75,6 +75,7 @@ CASES = [
   resources: {ompThreads: 8, ncclIBDisable: true, requests: {cpu: "8"}}
   rollout: {drain: {maxStreamSeconds: 300}}
 """),
+    Case("styles", "  styles: [{name: news, path: styles/news}, {name: s-2, path: 'grüße/ llm.pt'}]\n"),
     Case("a recipe of its own", "  quantConfigRef: {name: q, key: q.yaml}\n", "{quant_type: custom}"),
 ]  # fmt: skip
 

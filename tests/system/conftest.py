@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -155,9 +154,8 @@ def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     runtime, model = Path(sys.executable).with_name("ttsfleet-runtime"), directory / "model"
     subprocess.run([runtime, "make-checkpoint", "--like", "tiny", "--random", "--out", model], check=True)
     shutil.copy(model / "llm.pt", model / "calm.pt")
-    styles = [{"style_name": "plain", "llm_path": "llm.pt"}, {"style_name": "calm", "llm_path": "calm.pt"}]
-    (model / "style_config.json").write_text(json.dumps({"lora_info": styles}))
-    with serve(directory, "--model_dir", str(model), "--cache_dir", str(directory / "cache")) as running:
+    styles = ("--styles", "plain=llm.pt,calm=calm.pt")
+    with serve(directory, "--model_dir", str(model), "--cache_dir", str(directory / "cache"), *styles) as running:
         yield running
 
 

@@ -244,9 +244,9 @@ class ModelSpec(Struct):
 
 
 class StyleSpec(Struct):
-    """One more set of LLM weights, in a folder of the model."""
+    """One set of LLM weights of the model."""
 
     name: Annotated[str, StringConstraints(pattern=DNS_1123, max_length=40)]
-    """Name by which requests choose the style."""
+    """Name by which requests choose the style; the first of the list is the default."""
     path: Annotated[RelativePath, Field(min_length=1)]
-    """Folder or file of the style's weights, relative to the model directory."""
+    """The style's LLM weights, relative to the model directory: a file, or a folder with llm.pt."""

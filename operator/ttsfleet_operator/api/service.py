@@ -97,8 +97,8 @@ class TTSServiceSpec(Struct):
     model: ModelSpec
     """The model that is served."""
     styles: Annotated[tuple[StyleSpec, ...], Field(max_length=16), ListMap()] = ()
-    """More sets of LLM weights that requests choose by name. Absent or empty = the styles that the model itself
-    names."""
+    """The sets of LLM weights that requests choose by name, each with processes of its own. Absent or empty = the
+    styles that the model itself names."""
     engine: EngineOverrides | None = None
     """Engine parameters fixed for all classes. Absent values are planned per class."""
     quant_config_ref: QuantConfigRef | None = None

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.bundle import BUNDLE_FORMAT, read_model_info
 from ttsfleet_runtime.checkpoint.digest import model_digest
-from ttsfleet_runtime.checkpoint.directory import ModelDirectory, open_model_dir
+from ttsfleet_runtime.checkpoint.directory import ModelDirectory, Styles, open_model_dir
 from ttsfleet_runtime.errors import CheckpointError
 
 DType = Literal["fp32", "fp16", "bf16"]
@@ -45,24 +45,32 @@ def is_whole(bundle_dir: Path) -> bool:
     return all((bundle_dir / f"{name}.safetensors").is_file() for name in names)
 
 
-def find_bundle(model_dir: str | Path, cache_dir: Path, *, dtype: DType) -> Path | None:
+def find_bundle(model_dir: str | Path, cache_dir: Path, *, dtype: DType, styles: Styles | None = None) -> Path | None:
     """The cached bundle, or None when it must be made. Raises CheckpointError for an unusable directory."""
-    directory = open_model_dir(resolve_model_dir(model_dir))
+    directory = open_model_dir(resolve_model_dir(model_dir), styles)
     path = bundle_path(directory, cache_dir, dtype, model_digest(directory, cache_dir))
     return path if is_whole(path) else None
 
 
-def ensure_bundle(model_dir: str | Path, cache_dir: Path, *, dtype: DType, progress: Progress | None = None) -> Path:
+def ensure_bundle(
+    model_dir: str | Path,
+    cache_dir: Path,
+    *,
+    dtype: DType,
+    styles: Styles | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """The bundle's directory, made by a subprocess when there is none yet. Blocks until it is there.
 
     Several processes may call this at once for one model: one converts, the others wait for it.
     Raises CheckpointError with the converter's message when the model cannot be converted.
     """
-    found = find_bundle(model_dir, cache_dir, dtype=dtype)
+    found = find_bundle(model_dir, cache_dir, dtype=dtype, styles=styles)
     if found is not None:
         return found
     command = [sys.executable, "-m", "ttsfleet_runtime.checkpoint.convert", str(model_dir)]
     command += ["--cache", str(cache_dir), "--dtype", dtype, "--json-progress"]
+    command += [f"--style={name}={path}" for name, path in (styles or {}).items()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         tail: deque[str] = deque(maxlen=20)
@@ -73,7 +81,7 @@ def ensure_bundle(model_dir: str | Path, cache_dir: Path, *, dtype: DType, progr
         except BaseException:
             process.terminate()
             raise
-    made = find_bundle(model_dir, cache_dir, dtype=dtype)
+    made = find_bundle(model_dir, cache_dir, dtype=dtype, styles=styles)
     if process.returncode == 0 and made is not None:
         return made
     raise CheckpointError(

@@ -24,17 +24,24 @@ from rich.progress import Progress as ProgressBar
 from ttsfleet_runtime.checkpoint import resolve_model_dir
 from ttsfleet_runtime.checkpoint.cached import DTYPES, DType, Progress, bundle_path, is_whole
 from ttsfleet_runtime.checkpoint.digest import model_digest
-from ttsfleet_runtime.checkpoint.directory import ModelDirectory, open_model_dir
+from ttsfleet_runtime.checkpoint.directory import ModelDirectory, Styles, open_model_dir
 from ttsfleet_runtime.errors import TTSFleetError
 
 
-def convert(model_dir: Path, cache_dir: Path, *, dtype: DType = "fp32", progress: Progress | None = None) -> Path:
-    """The bundle directory of a model, made when it is not cached yet.
+def convert(
+    model_dir: Path,
+    cache_dir: Path,
+    *,
+    dtype: DType = "fp32",
+    styles: Styles | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The bundle directory of a model, made when it is not cached yet. `styles` as in `open_model_dir`.
 
     `dtype` is the LLM's; flow and vocoder are always stored in fp32. Safe to call from several processes at once.
     Raises CheckpointError when the directory is not a usable CosyVoice2 model.
     """
-    directory = open_model_dir(resolve_model_dir(model_dir))
+    directory = open_model_dir(resolve_model_dir(model_dir), styles)
     digest = model_digest(directory, cache_dir)
     path = bundle_path(directory, cache_dir, dtype, digest)
     if is_whole(path):
@@ -80,18 +87,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where bundles are kept ($TTSFLEET_CACHE_DIR, else ~/.cache/ttsfleet)",
     )
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the LLM's weights (fp32)")
+    parser.add_argument(
+        "--style",
+        type=_style,
+        action="append",
+        dest="styles",
+        metavar="NAME=PATH",
+        help="a style and its LLM weights in the directory, in place of style_config.json; may be repeated",
+    )
     parser.add_argument("--json-progress", action="store_true", help="progress as JSON lines on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and print the bundle's path as the last line of stdout. 2 when the model cannot be used."""
     cache_dir: Path = args.cache
+    styles = dict(args.styles or ())
     try:
         if args.json_progress:
-            path = convert(Path(args.model_dir), cache_dir, dtype=args.dtype, progress=_print_json)
+            path = convert(Path(args.model_dir), cache_dir, dtype=args.dtype, styles=styles, progress=_print_json)
         else:
             with _progress_bar() as progress:
-                path = convert(Path(args.model_dir), cache_dir, dtype=args.dtype, progress=progress)
+                path = convert(Path(args.model_dir), cache_dir, dtype=args.dtype, styles=styles, progress=progress)
     except (TTSFleetError, OSError) as error:
         message = error.message if isinstance(error, TTSFleetError) else f"{cache_dir}: {error}"
         if args.json_progress:
@@ -110,6 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.cache is None:
         parser.error("--cache DIR is missing")
     return run(args)
+
+
+def _style(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, path
 
 
 def _write_line(line: str) -> None:

@@ -36,6 +36,9 @@ def model_digest(directory: ModelDirectory, cache_dir: Path) -> str:
         if settled and key not in memo:
             fresh[key] = content
         whole.update(f"{os.path.relpath(path, directory.root)}\0{content}\n".encode())
+    if directory.named:
+        for style, path in directory.llm.items():
+            whole.update(f"style {style}\0{os.path.relpath(path, directory.root)}\n".encode())
     if fresh:
         _write_memo(cache_dir, memo | fresh)
     return whole.hexdigest()[:40]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ttsfleet_runtime.errors import CheckpointError
 
@@ -21,12 +21,19 @@ TOKENIZER_DIR = "CosyVoice-BlankEN"
 IMPLEMENTED_VERSIONS = (2,)
 _YAML_NAMES = {2: "cosyvoice2.yaml", 3: "cosyvoice3.yaml"}
 _TOKENIZER_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
-_STYLE_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+STYLE_CONFIG = "style_config.json"
+STYLE_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+
+# Name -> path of its LLM weights, relative to the directory; the first is the default.
+Styles: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """The files of one CosyVoice2 directory. `llm` maps style -> weights; the first style is the default."""
+    """The files of one CosyVoice2 directory. `llm` maps style -> weights; the first style is the default.
+
+    `named`: the styles are the caller's, in place of those of style_config.json.
+    """
 
     root: Path
     version: int
@@ -38,18 +45,20 @@ class ModelDirectory:
     speech_tokenizer_onnx: Path
     speaker_onnx: Path
     voices: Path | None
+    named: bool = False
 
     def files(self) -> list[Path]:
         """Every file whose content matters, in a fixed order and once each."""
         paths = [self.yaml, *self.llm.values(), self.flow, self.hift]
         paths += [self.tokenizer_dir / name for name in _TOKENIZER_FILES]
         paths += [self.speech_tokenizer_onnx, self.speaker_onnx]
-        paths += [path for path in (self.voices, self.root / "style_config.json") if path and path.exists()]
+        optional = (self.voices, None if self.named else self.root / STYLE_CONFIG)
+        paths += [path for path in optional if path is not None and path.exists()]
         return list(dict.fromkeys(paths))
 
 
-def open_model_dir(root: Path) -> ModelDirectory:
-    """Find the files of a CosyVoice2 directory.
+def open_model_dir(root: Path, styles: Styles | None = None) -> ModelDirectory:
+    """Find the files of a CosyVoice2 directory. `styles`, where given, stand in place of style_config.json.
 
     Raises CheckpointError for a directory of another version, a missing file or a wrong style_config.json.
     """
@@ -62,13 +71,14 @@ def open_model_dir(root: Path) -> ModelDirectory:
         root=root,
         version=version,
         yaml=root / _YAML_NAMES[version],
-        llm=_style_weights(root),
+        llm=_named_weights(root, styles) if styles else _style_weights(root),
         flow=_weights(root, "flow"),
         hift=_weights(root, "hift"),
         tokenizer_dir=root / TOKENIZER_DIR,
         speech_tokenizer_onnx=root / "speech_tokenizer_v2.onnx",
         speaker_onnx=root / "campplus.onnx",
         voices=root / "spk2info.pt" if (root / "spk2info.pt").exists() else None,
+        named=bool(styles),
     )
     for path in directory.files():
         if not path.is_file():
@@ -114,13 +124,27 @@ def _weights(root: Path, module: str) -> Path:
 
 def _style_weights(root: Path) -> dict[str, Path]:
     """Style -> LLM weights from style_config.json; one style with `llm.pt` when there is no such file."""
-    path = root / "style_config.json"
+    path = root / STYLE_CONFIG
     if not path.exists():
         return {DEFAULT_STYLE: _weights(root, "llm")}
     entries = read_json(path).get("lora_info")
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{path}: lora_info must be a list of at least one style")
     return dict(_checked_styles(path, entries))
+
+
+def _named_weights(root: Path, styles: Styles) -> dict[str, Path]:
+    """Style -> LLM weights from paths in the directory: of a file, or of a folder with `llm.pt`."""
+    found = {}
+    for name, place in styles.items():
+        path = root / place
+        weights = _weights(path, "llm") if path.is_dir() else path
+        if not weights.is_file():
+            raise CheckpointError(
+                f"style {name}: {weights} is missing; name a file, or a folder with llm.pt", param="styles"
+            )
+        found[name] = weights
+    return found
 
 
 def _checked_styles(path: Path, entries: list[Any]) -> Iterator[tuple[str, Path]]:
@@ -132,7 +156,7 @@ def _checked_styles(path: Path, entries: list[Any]) -> Iterator[tuple[str, Path]
         name = entry.get("style_name")
         if name is None:
             raise CheckpointError(f'{where}: style_name is missing; for example "style_name": "calm"')
-        if not isinstance(name, str) or not _STYLE_NAME.fullmatch(name):
+        if not isinstance(name, str) or not STYLE_NAME.fullmatch(name):
             raise CheckpointError(f"{where}.style_name is {name!r}; letters, digits and _ . - are allowed")
         if name in seen:
             raise CheckpointError(f"{where}.style_name {name!r} occurs twice")

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ttsfleet_runtime.checkpoint.directory import STYLE_NAME
 from ttsfleet_runtime.config.gpu_settings import AccelerationSettings, NumericSettings
 from ttsfleet_runtime.config.parameter import Parameter, Setting, Settings, walk
 from ttsfleet_runtime.config.server_settings import LimitSettings, ServerSettings
@@ -48,6 +49,27 @@ def parse_cpus(value: object) -> object:
 
 
 CpuList = Annotated[tuple[Annotated[int, Field(ge=0, le=8191)], ...] | None, BeforeValidator(parse_cpus)]
+
+
+def parse_styles(value: object) -> object:
+    """`name=path` parts of a text with commas, or of a list; other types are left to fail."""
+    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        return value
+    names = []
+    for part in parts:
+        name, _, path = part.partition("=")
+        if not STYLE_NAME.fullmatch(name) or not path:
+            raise ValueError(f"{part!r} is not NAME=PATH; a name has letters, digits and _ . -")
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r} leads out of the model directory; give a path in it")
+        names.append(name)
+    if len(set(names)) < len(names):
+        raise ValueError("a name occurs twice")
+    return tuple(parts)
+
+
+StyleList = Annotated[tuple[str, ...] | None, BeforeValidator(parse_styles)]
 
 
 class AffinitySettings(Settings):
@@ -116,6 +138,14 @@ class PlacementSettings(Settings):
             default="auto: the first GPU, else the CPU",
             allowed="auto, cpu, cuda, cuda:N",
             acts_on="llm, decode",
+        ),
+    ] = None
+    styles: Annotated[
+        StyleList,
+        Parameter(
+            meaning="styles and their LLM weights in the model directory, e.g. plain=llm.pt,news=styles/news",
+            default="those of the model's style_config.json",
+            acts_on="llm",
         ),
     ] = None
     workers: Annotated[
@@ -199,6 +229,12 @@ class EngineConfig(
 def settings() -> tuple[Setting, ...]:
     """Every leaf setting of engine.yaml, in the order of the documentation."""
     return tuple(walk(EngineConfig))
+
+
+def styles_of(config: EngineConfig) -> dict[str, str]:
+    """The styles asked for, name -> path; empty = the model's own."""
+    pairs = (one.partition("=") for one in config.styles or ())
+    return {name: path for name, _, path in pairs}
 
 
 def asked(config: EngineConfig) -> dict[str, object]:

@@ -67,6 +67,7 @@ class EnginePlan(_Frozen):
     voices_dir: str = ""
     cache_dir: str = ""
     device: str = "cpu"
+    styles: tuple[str, ...] = ()
     workers: int = 1
     data_type: Literal["fp32", "fp16", "bf16"] = "fp32"
     quant_type: Literal["none", "triton_int8weight", "triton-fp8w8a8-b128", "custom"] = "none"

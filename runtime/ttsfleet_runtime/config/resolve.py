@@ -70,6 +70,7 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
         voices_dir=config.voices_dir or "",
         cache_dir=config.cache_dir or "",
         device=device,
+        styles=config.styles or tuple(model.styles),
         numa_node=config.numa_node,
         threads=_threads(config, machine, device, _int(values["decode_process_num"])),
         cpu_affinity=_affinity(config, machine),
@@ -128,8 +129,8 @@ def _stage_values(config: EngineConfig, machine: Machine, device: str) -> dict[s
         "decode_paral_num": 64 if on_gpu else 16,
         "decode_max_batch_size": 8 if on_gpu else 4,
     }
-    special = {*_INERT, "data_type", "model_dir", "voices_dir", "cache_dir", "device", "numa_node", "schema_version"}
-    special |= {"max_total_token_num", "max_req_total_len", "enable_gqa", "gqa_group_size"}
+    special = {*_INERT, "data_type", "model_dir", "voices_dir", "cache_dir", "device", "styles", "numa_node"}
+    special |= {"schema_version", "max_total_token_num", "max_req_total_len", "enable_gqa", "gqa_group_size"}
     return defaults | {k: v for k, v in _given(config, EnginePlan.model_fields).items() if k not in special}
 
 

@@ -13,7 +13,7 @@ import uvloop
 
 from ttsfleet_runtime.checkpoint.bundle import ModelInfo, read_model_info
 from ttsfleet_runtime.checkpoint.cached import ensure_bundle
-from ttsfleet_runtime.config.engine import EngineConfig
+from ttsfleet_runtime.config.engine import EngineConfig, styles_of
 from ttsfleet_runtime.config.machine import detect_machine
 from ttsfleet_runtime.config.report import note_as_line
 from ttsfleet_runtime.config.resolve import Effective, choose_data_type, resolve
@@ -36,7 +36,8 @@ def run(config: EngineConfig, api_key: str | None, api_key_file: Path | None = N
     assert config.cache_dir is not None
     machine = detect_machine(config.device or "auto")
     data_type, _ = choose_data_type(config, machine)
-    bundle_dir = ensure_bundle(config.model_dir, Path(config.cache_dir), dtype=data_type)
+    styles = styles_of(config)
+    bundle_dir = ensure_bundle(config.model_dir, Path(config.cache_dir), dtype=data_type, styles=styles)
     model = read_model_info(bundle_dir)
     effective = resolve(config, machine, model)
     for note in effective.notes:
