@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import scratch
+from control_plane.errors import CommandFailed
 from control_plane.waiting import eventually
 from real_nodes import cgroups, leftovers
 from real_nodes.cluster import RealCluster
@@ -155,6 +156,13 @@ def is_quiet(before: Machine) -> bool:
         before.links,
         before.routes,
     )
+
+
+def test_a_cluster_that_cannot_start_leaves_nothing(before: Machine, tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="no such file"), RealCluster.started(archives=[tmp_path / "absent.tar"]):
+        pass
+    assert Machine.now() == before
+    assert scratch.left() == []
 
 
 def test_a_terminated_process_leaves_nothing(before: Machine) -> None:
