@@ -28,7 +28,7 @@ COLD_MINUTES = {
     "kwok": 0.9,
     "helm": 0.9,
     "coredns": 1.8,
-    "containerd": 0.6,
+    "containerd": 1.2,
     "kubelet": 0.3,
 }
 # What kwok plays: nodes become ready and stay so, pods run as soon as they are scheduled, and end when deleted.
