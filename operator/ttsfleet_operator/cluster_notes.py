@@ -19,14 +19,11 @@ _SPEC_NOTES = {
     "beyond this machine, and set TTSFLEET_API_KEY for a key",
     "monitoring": "scrape /metrics on the management port",
     "quant_config_ref": "a ConfigMap lives in a cluster; give --quant-config FILE",
-    "styles": "the styles of the model directory's style_config.json are served",
 }
 _RESOURCE_NOTES = {
     "requests": "processes are not limited here; requests.cpu only lowers the number of planned cores",
     "limits": "processes are not limited here",
     "shared_memory": "the machine's /dev/shm is used",
-    "cpu_affinity": "this release pins no stage, here or in a pod",
-    "numa": "this release binds no memory, here or in a pod",
 }
 
 

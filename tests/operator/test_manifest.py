@@ -44,7 +44,7 @@ spec:
       maxReplicas: 8
       engine: {workers: 2}
   resources: {requests: {cpu: "8", memory: 16Gi}, limits: {memory: 32Gi}, sharedMemory: 4Gi, ompThreads: 8,
-              ncclIBDisable: true, cpuAffinity: Auto, numa: Auto}
+              ncclIBDisable: true}
   rollout: {surge: Auto, surgeWaitSeconds: 60, planChanges: OnSpecChange, drain: {maxStreamSeconds: 300},
             progressDeadlineSeconds: 3600}
   runtime: {image: "", imagePullSecrets: [{name: reg}]}

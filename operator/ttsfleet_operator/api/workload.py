@@ -121,10 +121,6 @@ class ResourcesSpec(Struct):
     """OpenMP threads of every stage process (OMP_NUM_THREADS). Absent = planned per stage from the cores."""
     nccl_ib_disable: bool | None = Field(default=None, alias="ncclIBDisable")
     """Set NCCL_IB_DISABLE=1 in the pod. Absent = not set."""
-    cpu_affinity: Literal["Auto", "Disabled"] | None = None
-    """Pinning of stages to a pod's exclusive CPUs. Absent = Auto; this release pins nothing, whatever it says."""
-    numa: Literal["Auto", "Disabled"] | None = None
-    """Binding of processes to the GPU's NUMA node. Absent = Auto; this release binds nothing, whatever it says."""
 
 
 class DrainSpec(Struct):

@@ -6,7 +6,7 @@ This process never imports torch: a model that must be converted is converted by
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import uvloop
@@ -18,6 +18,7 @@ from ttsfleet_runtime.config.machine import detect_machine
 from ttsfleet_runtime.config.report import note_as_line
 from ttsfleet_runtime.config.resolve import Effective, choose_data_type, resolve
 from ttsfleet_runtime.process import configure_logging
+from ttsfleet_runtime.process_limits import raise_soft_limits
 from ttsfleet_runtime.router.router import Router
 from ttsfleet_runtime.router.run_dir import run_directory
 
@@ -34,12 +35,14 @@ def run(config: EngineConfig, api_key: str | None, api_key_file: Path | None = N
     configure_logging("router")
     assert config.model_dir is not None
     assert config.cache_dir is not None
+    limit_notes = raise_soft_limits()
     machine = detect_machine(config.device or "auto")
     data_type, _ = choose_data_type(config, machine)
     styles = styles_of(config)
     bundle_dir = ensure_bundle(config.model_dir, Path(config.cache_dir), dtype=data_type, styles=styles)
     model = read_model_info(bundle_dir)
-    effective = resolve(config, machine, model)
+    resolved = resolve(config, machine, model)
+    effective = replace(resolved, notes=(*resolved.notes, *limit_notes))
     for note in effective.notes:
         logger.info("%s", note_as_line(note))
     with run_directory() as run_dir:
