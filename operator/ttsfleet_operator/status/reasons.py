@@ -308,7 +308,8 @@ ENTRIES: dict[Reason, Entry] = {
     ),
     Reason.FETCH_UNREACHABLE: _fault(
         "the model's source cannot be reached",
-        "check DNS, proxy, private CA (spec.network.caBundleConfigMapRef, or caBundle of the chart) and spec.network.policy.egressTo",
+        "check DNS, proxy, private CA (spec.network.caBundleConfigMapRef, or caBundle of the chart) and "
+        "spec.network.policy.egressTo",
     ),
     Reason.FETCH_INVALID_SOURCE: _fault(
         "the fetch step refuses spec.model.source or its Secret", "correct spec.model.source and the Secret's keys"
