@@ -20,12 +20,10 @@ from ttsfleet_operator.cluster.api_errors import ForbiddenError
 from ttsfleet_operator.cluster.children import config_map_names, is_owned
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
 from ttsfleet_operator.cluster.kinds import (
-    CLASS_LABEL,
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,
     PODS,
-    SERVICE_LABEL,
     SERVICES,
 )
 from ttsfleet_operator.cluster.stores import ObjectKey
@@ -40,6 +38,7 @@ from ttsfleet_operator.fleet.bundle import (
 )
 from ttsfleet_operator.fleet.nodes import NodeFacts
 from ttsfleet_operator.fleet.settings import ConfigMapKey, FleetSettings, References, referenced_keys, takeover_keys
+from ttsfleet_operator.labels import CLASS_LABEL, SERVICE_LABEL
 from ttsfleet_operator.profiles import ProfileObject, ProfileTable, builtin_profiles
 from ttsfleet_operator.status.deployments import read_rollout
 from ttsfleet_operator.status.mounts import waits_for_volumes

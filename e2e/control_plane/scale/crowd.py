@@ -8,10 +8,10 @@ from typing import Any
 from control_plane.gpu_nodes import GPUS
 from control_plane.speech import service
 from ttsfleet_operator.api.manifest import parse_service
-from ttsfleet_operator.cluster.kinds import MANAGED_LABEL
 from ttsfleet_operator.fleet.nodes import read_node
 from ttsfleet_operator.fleet.plan import plan_fleet
 from ttsfleet_operator.fleet.settings import References
+from ttsfleet_operator.labels import MANAGED_LABEL
 from ttsfleet_operator.manifests.fleet_objects import render_fleet
 from ttsfleet_operator.manifests.pod_template import pod_template
 from ttsfleet_operator.operator_settings import read_settings

@@ -17,7 +17,7 @@ from rich.text import Text
 from ttsfleet_operator.cli.cluster_access import ClusterAccess, ClusterError, open_cluster
 from ttsfleet_operator.cluster.api_errors import ForbiddenError, NotFoundError
 from ttsfleet_operator.cluster.kinds import PODS, SERVICES_OF_USERS
-from ttsfleet_operator.manifests.names import SERVICE_LABEL
+from ttsfleet_operator.labels import SERVICE_LABEL
 from ttsfleet_operator.status.explain import Explanation, explain
 from ttsfleet_operator.status.wire import Raw
 

@@ -8,10 +8,10 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from ttsfleet_operator.cluster.diff import Path, annotated, differences, stamp_of, stamped
-from ttsfleet_operator.cluster.kinds import CLAIMS, MANAGED_LABEL, SERVICE_LABEL, SERVICES_OF_USERS
+from ttsfleet_operator.cluster.kinds import CLAIMS, SERVICES_OF_USERS
+from ttsfleet_operator.labels import MANAGED_LABEL, RETAIN_ANNOTATION, SERVICE_LABEL
 
 SPLIT = "ttsfleet.dev/replicas"
-RETAINED = "ttsfleet.dev/retain"
 _REPLICAS: Path = ("spec", "replicas")
 
 Raw: TypeAlias = Mapping[str, Any]
@@ -96,7 +96,7 @@ def _is_kept_claim(desired: Raw, live: Raw) -> bool:
     metadata = live["metadata"]
     labels, wanted = metadata.get("labels") or {}, desired["metadata"]["labels"]
     same = all(labels.get(name) == wanted.get(name) for name in (SERVICE_LABEL, MANAGED_LABEL))
-    kept = (metadata.get("annotations") or {}).get(RETAINED) == "true"
+    kept = (metadata.get("annotations") or {}).get(RETAIN_ANNOTATION) == "true"
     return desired["kind"] == CLAIMS.name and same and kept
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MANAGED_LABEL = "app.kubernetes.io/managed-by"
-MANAGED_SELECTOR = f"{MANAGED_LABEL}=ttsfleet"
-SERVICE_LABEL = "ttsfleet.dev/service"
-CLASS_LABEL = "ttsfleet.dev/class"
+from ttsfleet_operator.labels import MANAGED_LABEL, MANAGER
+
+MANAGED_SELECTOR = f"{MANAGED_LABEL}={MANAGER}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
-from ttsfleet_operator.cluster.kinds import SERVICE_LABEL, Kind
+from ttsfleet_operator.cluster.kinds import Kind
+from ttsfleet_operator.labels import SERVICE_LABEL
 
 T = TypeVar("T")
 

@@ -26,19 +26,18 @@ from ttsfleet_operator.cluster.client import KubernetesClient, Manifest
 from ttsfleet_operator.cluster.diff import shown, stamp_of, without
 from ttsfleet_operator.cluster.kinds import (
     CLAIMS,
-    CLASS_LABEL,
     CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     NETWORK_POLICIES,
     REPLICA_SETS,
-    SERVICE_LABEL,
     Kind,
     kind_of,
 )
 from ttsfleet_operator.cluster.reverts import RevertLedger
 from ttsfleet_operator.cluster.stores import ObjectKey, key_of, version_of
 from ttsfleet_operator.cluster.view import ClusterView
+from ttsfleet_operator.labels import CLASS_LABEL, SERVICE_LABEL
 
 logger = logging.getLogger(__name__)
 

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ttsfleet_operator.api.service import API_VERSION, KIND, TTSService
+from ttsfleet_operator.labels import APPLICATION, CLASS_LABEL, MANAGED_LABEL, MANAGER, NAME_LABEL, SERVICE_LABEL
 
 Manifest: TypeAlias = dict[str, Any]
 
 FIELD_MANAGER = "ttsfleet-operator"
-SERVICE_LABEL = "ttsfleet.dev/service"
-CLASS_LABEL = "ttsfleet.dev/class"
 REFERENCES_ANNOTATION = "ttsfleet.dev/references-hash"
-RETAIN_ANNOTATION = "ttsfleet.dev/retain"
 FETCH_KEY = "fetch.yaml"
 
-_FIXED_LABELS = {"app.kubernetes.io/name": "ttsfleet-runtime", "app.kubernetes.io/managed-by": "ttsfleet"}
+_FIXED_LABELS = {NAME_LABEL: APPLICATION, MANAGED_LABEL: MANAGER}
 
 
 def deployment_name(service_name: str, class_name: str) -> str:
@@ -42,7 +40,7 @@ def class_labels(service_name: str, class_name: str) -> dict[str, str]:
 
 def service_selector(service_name: str) -> dict[str, str]:
     """Selects the pods of all classes; the same as status.selector."""
-    return {"app.kubernetes.io/name": _FIXED_LABELS["app.kubernetes.io/name"], SERVICE_LABEL: service_name}
+    return {NAME_LABEL: APPLICATION, SERVICE_LABEL: service_name}
 
 
 def class_selector(service_name: str, class_name: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from ttsfleet_operator.api.network import ServiceSpec
 from ttsfleet_operator.api.service import TTSService
 from ttsfleet_operator.api.workload import MonitoringSpec
 from ttsfleet_operator.fleet.settings import FleetSettings
+from ttsfleet_operator.labels import RETAIN_ANNOTATION
 from ttsfleet_operator.manifests.names import (
-    RETAIN_ANNOTATION,
     Manifest,
     claim_name,
     metadata,

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ttsfleet_operator.labels import CLASS_LABEL
 from ttsfleet_operator.status.pods import diagnose, is_live, is_ready
 from ttsfleet_operator.status.reasons import Reason
 from ttsfleet_operator.status.wire import Raw, count, items, part, read_time, text
 
-CLASS_LABEL = "ttsfleet.dev/class"
 _KNOWN = {reason.value: reason for reason in Reason}
 
 

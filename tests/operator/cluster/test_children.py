@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ttsfleet_operator.cluster.children import (
-    RETAINED,
     SPLIT,
     Standing,
     compare,
@@ -17,6 +16,7 @@ from ttsfleet_operator.cluster.children import (
     to_create,
 )
 from ttsfleet_operator.cluster.diff import shown
+from ttsfleet_operator.labels import RETAIN_ANNOTATION
 
 OWNER = {
     "apiVersion": "ttsfleet.dev/v1alpha1",
@@ -44,7 +44,7 @@ def live_of(desired: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 def claim(owners: list[dict[str, Any]], retained: bool = False, **labels: str) -> dict[str, Any]:
     made = child(owners, kind="PersistentVolumeClaim")
     made["metadata"]["labels"] |= {"app.kubernetes.io/managed-by": "ttsfleet", **labels}
-    made["metadata"]["annotations"] = {RETAINED: "true"} if retained else {}
+    made["metadata"]["annotations"] = {RETAIN_ANNOTATION: "true"} if retained else {}
     return made
 
 
@@ -82,7 +82,7 @@ STANDINGS = [
     ),
     pytest.param(
         KEPT,
-        {**KEPT, "metadata": {"name": "narrator", "annotations": {RETAINED: "true"}}},
+        {**KEPT, "metadata": {"name": "narrator", "annotations": {RETAIN_ANNOTATION: "true"}}},
         Standing.FOREIGN,
         id="a marked claim without labels",
     ),
