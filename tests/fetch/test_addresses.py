@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any
 
 import httpx
 import pytest
@@ -94,7 +95,7 @@ def test_one_refused_address_among_others_is_enough() -> None:
     assert caught.value.failure is Failure.INVALID_SOURCE
 
 
-def test_connection_goes_to_the_address_that_was_checked(origin, certificates) -> None:  # type: ignore[no-untyped-def]
+def test_connection_goes_to_the_address_that_was_checked(origin: Any, certificates: Any) -> None:
     origin.files["/x"] = b"content"
     asked: list[str] = []
 
@@ -117,7 +118,7 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(origin) -> Iterator[Proxy]:  # type: ignore[no-untyped-def]
+def proxy(origin: Any) -> Iterator[Proxy]:
     """A CONNECT proxy that knows every name, and leads all of them to `origin`."""
 
     class Tunnel(StreamRequestHandler):
@@ -160,7 +161,7 @@ def test_proxy_that_cannot_be_used_is_told(proxy_url: str) -> None:
     assert caught.value.failure is Failure.INVALID_SOURCE
 
 
-def test_names_are_the_proxys_to_resolve(proxy, origin, certificates) -> None:  # type: ignore[no-untyped-def]
+def test_names_are_the_proxys_to_resolve(proxy: Any, origin: Any, certificates: Any) -> None:
     origin.files["/x"] = b"content"
     proxies = read_proxies({"HTTPS_PROXY": proxy.url})
     transport = Transport(Limits(attempts=1), ca_file=str(certificates.ca), proxies=proxies)

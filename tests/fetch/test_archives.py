@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,7 @@ def unpacked(content: bytes, folder: Path, limits: Limits | None = None) -> dict
         ),
     ],
 )
-def test_archive_gives_its_files(pack, archive: Archive, expected: dict[str, str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_archive_gives_its_files(pack: Any, archive: Archive, expected: dict[str, str], tmp_path: Path) -> None:
     assert unpacked(pack(archive), tmp_path) == expected
 
 
@@ -136,7 +137,7 @@ def test_hard_links_of_a_tar_become_files(tmp_path: Path) -> None:
         pytest.param(Archive().file("a").link("b", "", "fifo"), id="a pipe"),
     ],
 )
-def test_archive_that_is_refused_is_not_begun(pack, archive: Archive, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_archive_that_is_refused_is_not_begun(pack: Any, archive: Archive, tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
         unpacked(pack(archive), tmp_path)
     assert caught.value.failure is Failure.UNSAFE_CONTENT
@@ -149,7 +150,7 @@ def test_device_of_a_tar_is_refused(tmp_path: Path) -> None:
 
 
 @in_each_format
-def test_archive_with_more_bytes_or_files_than_accepted_is_refused(pack, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_archive_with_more_bytes_or_files_than_accepted_is_refused(pack: Any, tmp_path: Path) -> None:
     archive = Archive().file("a", "0" * 1_000_000).file("b", "")
     for number, limits in enumerate((Limits(max_bytes=999_999), Limits(max_files=1))):
         folder = tmp_path / str(number)

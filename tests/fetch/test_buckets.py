@@ -19,7 +19,7 @@ from ttsfleet_runtime.fetch.transport import Answer
 
 
 @pytest.fixture(scope="session")
-def store(certificates) -> Iterator[str]:  # type: ignore[no-untyped-def]
+def store(certificates: Any) -> Iterator[str]:
     """moto's S3 over https."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
@@ -44,7 +44,7 @@ def credentials(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bucket(store: str, certificates, model) -> Iterator[Any]:  # type: ignore[no-untyped-def]
+def bucket(store: str, certificates: Any, model: Any) -> Iterator[Any]:
     import botocore.session
 
     session = botocore.session.Session()
@@ -63,8 +63,8 @@ def bucket(store: str, certificates, model) -> Iterator[Any]:  # type: ignore[no
     client.close()
 
 
-def test_bucket_gives_the_objects_below_the_prefix(  # type: ignore[no-untyped-def]
-    store, bucket, program, model, model_digest, credentials
+def test_bucket_gives_the_objects_below_the_prefix(
+    store: Any, bucket: Any, program: Any, model: Any, model_digest: Any, credentials: Any
 ) -> None:
     source = {"kind": "s3", "bucket": "voices", "prefix": "cosy voice/v1+2", "endpoint": store}
     result = program.run(source | {"credentials_dir": str(credentials)})
@@ -74,7 +74,7 @@ def test_bucket_gives_the_objects_below_the_prefix(  # type: ignore[no-untyped-d
     assert "Signature" not in result.log
 
 
-def test_bucket_of_many_pages_is_listed_in_whole(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_bucket_of_many_pages_is_listed_in_whole(origin: Any, program: Any) -> None:
     first = _page("a.pt", b"aa", more="<NextContinuationToken>more</NextContinuationToken>")
     origin.replies["/voices"] = [lambda handler: handler.status(200, body=first)]
     origin.files |= {"/voices": _page("b.pt", b"b"), "/voices/a.pt": b"aa", "/voices/b.pt": b"b"}
@@ -92,7 +92,7 @@ def _page(key: str, content: bytes, etag: str = "", more: str = "") -> bytes:
     ).encode()
 
 
-def test_anonymous_bucket_gets_unsigned_requests(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_anonymous_bucket_gets_unsigned_requests(origin: Any, program: Any) -> None:
     source = {"kind": "s3", "bucket": "voices", "endpoint": origin.url, "region": "eu-central-1"}
     with pytest.raises(FetchError) as caught:
         program.fetch(source)
@@ -103,14 +103,14 @@ def test_anonymous_bucket_gets_unsigned_requests(origin, program) -> None:  # ty
     assert "Signature" not in request.path
 
 
-def test_object_that_changes_after_the_listing_is_refused(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_object_that_changes_after_the_listing_is_refused(origin: Any, program: Any) -> None:
     origin.files |= {"/voices": _page("llm.pt", b"news", etag="0ld"), "/voices/llm.pt": b"news"}
     with pytest.raises(FetchError, match="was changed") as caught:
         program.fetch({"kind": "s3", "bucket": "voices", "endpoint": origin.url})
     assert caught.value.failure is Failure.CHECKSUM_MISMATCH
 
 
-def test_rest_of_an_object_is_taken_only_under_the_same_etag(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_rest_of_an_object_is_taken_only_under_the_same_etag(origin: Any, program: Any) -> None:
     content = bytes(range(256)) * 500
     origin.files |= {"/voices": _page("llm.pt", content), "/voices/llm.pt": content}
     origin.replies["/voices/llm.pt"] = [lambda handler: handler.serve(until=60_000)]
@@ -121,7 +121,7 @@ def test_rest_of_an_object_is_taken_only_under_the_same_etag(origin, program) ->
     assert program.files == {"llm.pt": content}
 
 
-def test_bucket_of_another_region_is_signed_for_that_region(credentials) -> None:  # type: ignore[no-untyped-def]
+def test_bucket_of_another_region_is_signed_for_that_region(credentials: Any) -> None:
     class AWS:
         """Leads a listing to the bucket's region, as AWS does."""
 
@@ -148,7 +148,7 @@ def test_bucket_of_another_region_is_signed_for_that_region(credentials) -> None
     assert "/eu-west-1/s3/aws4_request" in parse_qs(signed.query)["X-Amz-Credential"][0]
 
 
-def test_object_without_a_strong_etag_is_fetched_again_in_whole(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_object_without_a_strong_etag_is_fetched_again_in_whole(origin: Any, program: Any) -> None:
     content = bytes(range(256)) * 500
     origin.files |= {"/voices": _page("llm.pt", content).replace(b"&quot;", b""), "/voices/llm.pt": content}
     origin.etags["/voices/llm.pt"] = hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -158,8 +158,8 @@ def test_object_without_a_strong_etag_is_fetched_again_in_whole(origin, program)
     assert program.files == {"llm.pt": content}
 
 
-def test_identity_of_the_pod_signs_where_there_are_no_credentials(  # type: ignore[no-untyped-def]
-    store, bucket, program, model, monkeypatch, tmp_path: Path
+def test_identity_of_the_pod_signs_where_there_are_no_credentials(
+    store: Any, bucket: Any, program: Any, model: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "identity").write_text("a token of the cluster")
     for name, value in {

@@ -22,7 +22,9 @@ def leftovers(program: Any) -> set[str]:
     return {path.name for path in program.model_dir.parent.iterdir()} - {program.model_dir.name}
 
 
-def test_model_is_in_place_and_its_digest_is_the_termination_message(hub, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_model_is_in_place_and_its_digest_is_the_termination_message(
+    hub: Any, program: Any, model: Any, model_digest: Any
+) -> None:
     result = program.run(hub.source)
     assert (result.code, result.message) == (0, f"sha256:{model_digest}"), result.log
     assert result.output == f"sha256:{model_digest}\n"
@@ -30,7 +32,7 @@ def test_model_is_in_place_and_its_digest_is_the_termination_message(hub, progra
     assert leftovers(program) == {f".{program.model_dir.name}.lock"}
 
 
-def test_second_start_asks_nobody(hub, program, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_second_start_asks_nobody(hub: Any, program: Any, model_digest: Any) -> None:
     program.fetch(hub.source)
     hub.origin.seen.clear()
     result = program.run(hub.source)
@@ -38,7 +40,7 @@ def test_second_start_asks_nobody(hub, program, model_digest) -> None:  # type: 
     assert hub.origin.seen == []
 
 
-def test_start_with_the_model_in_place_loads_no_http_and_no_torch(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_start_with_the_model_in_place_loads_no_http_and_no_torch(hub: Any, program: Any) -> None:
     program.fetch(hub.source)
     command = program.command(program.write(hub.source))
     command[1:3] = ["-X", "importtime", *command[1:3]]
@@ -50,7 +52,9 @@ def test_start_with_the_model_in_place_loads_no_http_and_no_torch(hub, program) 
     assert not loaded & {"httpx", "botocore", "rich", "torch", "numpy", "pydantic"}
 
 
-def test_killed_in_the_middle_the_next_start_fetches_only_the_rest(hub, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_killed_in_the_middle_the_next_start_fetches_only_the_rest(
+    hub: Any, program: Any, model: Any, model_digest: Any
+) -> None:
     route, size = hub.route(LARGE), len(model[LARGE])
     hub.origin.replies[route] = [hub.origin.stop_at(size // 2)]
     process = program.start(hub.source)
@@ -71,7 +75,7 @@ def test_killed_in_the_middle_the_next_start_fetches_only_the_rest(hub, program,
     assert program.files == model
 
 
-def test_sigterm_ends_at_once_and_leaves_what_was_fetched(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_sigterm_ends_at_once_and_leaves_what_was_fetched(hub: Any, program: Any, model: Any) -> None:
     size = len(model[LARGE])
     hub.origin.replies[hub.route(LARGE)] = [hub.origin.stop_at(size // 2)]
     process = program.start(hub.source, "--stall-seconds", "50")
@@ -83,7 +87,7 @@ def test_sigterm_ends_at_once_and_leaves_what_was_fetched(hub, program, model) -
     assert program.run(hub.source).code == 0
 
 
-def test_two_at_once_fetch_it_once(hub, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_two_at_once_fetch_it_once(hub: Any, program: Any, model: Any, model_digest: Any) -> None:
     size = len(model[LARGE])
 
     def slowly(handler: Any) -> None:
@@ -103,7 +107,7 @@ def test_two_at_once_fetch_it_once(hub, program, model, model_digest) -> None:  
     assert hub.origin.sent[hub.route(LARGE)] == size
 
 
-def test_lock_of_one_that_does_not_finish_is_waited_for_only_so_long(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_lock_of_one_that_does_not_finish_is_waited_for_only_so_long(hub: Any, program: Any, model: Any) -> None:
     hub.origin.replies[hub.route(LARGE)] = [hub.origin.stop_at(0)]
     first = program.start(hub.source, "--stall-seconds", "50")
     assert hub.origin.holding.wait(30)
@@ -115,7 +119,7 @@ def test_lock_of_one_that_does_not_finish_is_waited_for_only_so_long(hub, progra
     assert program.run(hub.source).code == 0
 
 
-def test_connection_that_breaks_is_resumed_within_one_start(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_connection_that_breaks_is_resumed_within_one_start(hub: Any, program: Any, model: Any) -> None:
     route, size = hub.route(LARGE), len(model[LARGE])
     hub.origin.replies[route] = [
         lambda handler: handler.serve(until=size // 4),
@@ -126,7 +130,7 @@ def test_connection_that_breaks_is_resumed_within_one_start(hub, program, model)
     assert program.files == model
 
 
-def test_server_without_ranges_sends_it_again_in_whole(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_server_without_ranges_sends_it_again_in_whole(hub: Any, program: Any, model: Any) -> None:
     route, size = hub.route(LARGE), len(model[LARGE])
     hub.origin.replies[route] = [
         lambda handler: handler.serve(until=size // 4),
@@ -137,7 +141,7 @@ def test_server_without_ranges_sends_it_again_in_whole(hub, program, model) -> N
     assert program.files == model
 
 
-def test_pieces_of_two_contents_are_noticed_and_fetched_in_whole(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_pieces_of_two_contents_are_noticed_and_fetched_in_whole(hub: Any, program: Any, model: Any) -> None:
     route, size = hub.route(LARGE), len(model[LARGE])
     right, wrong = model[LARGE], bytes(size)
 
@@ -152,7 +156,7 @@ def test_pieces_of_two_contents_are_noticed_and_fetched_in_whole(hub, program, m
     assert hub.origin.sent[route] == 2 * size
 
 
-def test_wrong_content_in_pieces_is_given_up_after_one_more_try(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_content_in_pieces_is_given_up_after_one_more_try(hub: Any, program: Any, model: Any) -> None:
     route, size = hub.route(LARGE), len(model[LARGE])
     hub.origin.files[route] = bytes(size)
     hub.origin.replies[route] = [lambda handler: handler.serve(until=size // 2), lambda handler: handler.serve()] * 9
@@ -172,7 +176,7 @@ def test_wrong_content_in_pieces_is_given_up_after_one_more_try(hub, program, mo
         pytest.param(lambda path: path.unlink(), id="deleted"),
     ],
 )
-def test_damaged_file_alone_is_fetched_again(damage, hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_file_alone_is_fetched_again(damage: Any, hub: Any, program: Any, model: Any) -> None:
     program.fetch(hub.source)
     damage(program.model_dir / "styles/news/llm.pt")
     hub.origin.sent.clear()
@@ -185,7 +189,9 @@ def test_damaged_file_alone_is_fetched_again(damage, hub, program, model) -> Non
     assert leftovers(program) == {f".{program.model_dir.name}.lock"}
 
 
-def test_damage_that_keeps_size_and_time_is_found_with_a_pin(hub, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_damage_that_keeps_size_and_time_is_found_with_a_pin(
+    hub: Any, program: Any, model: Any, model_digest: Any
+) -> None:
     program.fetch(hub.source)
     path = program.model_dir / LARGE
     stat = path.stat()
@@ -197,7 +203,7 @@ def test_damage_that_keeps_size_and_time_is_found_with_a_pin(hub, program, model
     assert program.files == model
 
 
-def test_foreign_file_in_the_directory_goes(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_foreign_file_in_the_directory_goes(hub: Any, program: Any, model: Any) -> None:
     program.fetch(hub.source)
     (program.model_dir / "styles" / "extra.pt").write_bytes(b"who put this here?")
     hub.origin.sent.clear()
@@ -206,7 +212,7 @@ def test_foreign_file_in_the_directory_goes(hub, program, model) -> None:  # typ
     assert set(hub.origin.sent) == {f"/api/models/{hub.repo}/revision/main"}
 
 
-def test_copy_of_the_volume_is_read_once_and_then_known(hub, program, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_copy_of_the_volume_is_read_once_and_then_known(hub: Any, program: Any, model_digest: Any) -> None:
     program.fetch(hub.source)
     for path in program.model_dir.rglob("*.pt"):
         os.utime(path, ns=(1, 1))
@@ -217,7 +223,7 @@ def test_copy_of_the_volume_is_read_once_and_then_known(hub, program, model_dige
     assert {file["mtime_ns"] for file in noted["files"] if file["path"].endswith(".pt")} == {1}
 
 
-def test_what_a_process_left_behind_its_last_rename_goes(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_process_left_behind_its_last_rename_goes(hub: Any, program: Any) -> None:
     program.fetch(hub.source)
     for end in ("partial", "old"):
         left = program.model_dir.with_name(f".{program.model_dir.name}.{end}") / "model"
@@ -227,7 +233,7 @@ def test_what_a_process_left_behind_its_last_rename_goes(hub, program) -> None: 
     assert leftovers(program) == {f".{program.model_dir.name}.lock"}
 
 
-def test_pin_that_differs_is_refused_and_fetches_nothing_again(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_pin_that_differs_is_refused_and_fetches_nothing_again(hub: Any, program: Any, model: Any) -> None:
     program.fetch(hub.source)
     hub.origin.sent.clear()
     with pytest.raises(FetchError, match="as manifest_sha256 asks") as caught:
@@ -237,7 +243,7 @@ def test_pin_that_differs_is_refused_and_fetches_nothing_again(hub, program, mod
     assert set(hub.origin.sent) == {f"/api/models/{hub.repo}/revision/main"}
 
 
-def test_branch_that_moved_is_fetched_when_the_pin_says_so(hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_branch_that_moved_is_fetched_when_the_pin_says_so(hub: Any, program: Any, model: Any) -> None:
     program.fetch(hub.source)
     hub.files["styles/news/llm.pt"] = b"evening" * 1000
     hub.publish()
@@ -248,7 +254,7 @@ def test_branch_that_moved_is_fetched_when_the_pin_says_so(hub, program, model) 
     assert hub.origin.sent[hub.route(LARGE)] == 0
 
 
-def test_pin_of_a_first_fetch_that_differs_publishes_nothing(hub, program, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_pin_of_a_first_fetch_that_differs_publishes_nothing(hub: Any, program: Any, model_digest: Any) -> None:
     result = program.run(hub.source, manifest_sha256="0" * 64)
     assert result.code == Failure.CHECKSUM_MISMATCH
     assert not program.model_dir.exists()
@@ -258,7 +264,7 @@ def test_pin_of_a_first_fetch_that_differs_publishes_nothing(hub, program, model
 
 
 @pytest.mark.parametrize("what", ["a directory that somebody filled", "the model of another source"])
-def test_directory_that_is_not_of_this_fetch_is_left_alone(what, hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_directory_that_is_not_of_this_fetch_is_left_alone(what: Any, hub: Any, program: Any) -> None:
     if what == "the model of another source":
         program.fetch(hub.source)
     else:
@@ -271,7 +277,7 @@ def test_directory_that_is_not_of_this_fetch_is_left_alone(what, hub, program) -
     assert program.files == before
 
 
-def test_full_disk_is_told_and_heals(hub, program, model, small_disk: Path) -> None:  # type: ignore[no-untyped-def]
+def test_full_disk_is_told_and_heals(hub: Any, program: Any, model: Any, small_disk: Path) -> None:
     program.model_dir = small_disk / "voice-1"
     blocker = small_disk / "blocker"
     blocker.write_bytes(bytes(3_300_000))
@@ -283,7 +289,7 @@ def test_full_disk_is_told_and_heals(hub, program, model, small_disk: Path) -> N
     assert program.files == model
 
 
-def test_disk_that_fills_up_meanwhile_is_told_and_heals(hub, program, model, small_disk: Path) -> None:  # type: ignore[no-untyped-def]
+def test_disk_that_fills_up_meanwhile_is_told_and_heals(hub: Any, program: Any, model: Any, small_disk: Path) -> None:
     program.model_dir = small_disk / "voice-1"
     blocker = small_disk / "blocker"
     route = hub.route(LARGE)
@@ -302,7 +308,7 @@ def test_disk_that_fills_up_meanwhile_is_told_and_heals(hub, program, model, sma
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
+def small_disk(tmp_path: Path):
     """A file system of 4 MB."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")

@@ -47,7 +47,9 @@ def answers(code: int, **headers: str) -> Callable[[Any], None]:
         pytest.param(answers(302, location="/voice.tar"), Failure.UNSAFE_CONTENT, id="redirects without end"),
     ],
 )
-def test_answer_becomes_an_exit_code_and_one_of_our_sentences(reply, failure, origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_answer_becomes_an_exit_code_and_one_of_our_sentences(
+    reply: Any, failure: Any, origin: Any, program: Any
+) -> None:
     origin.replies["/voice.tar"] = [reply] * 9
     result = program.run(archive_source(origin))
     assert (result.code, result.message) == (failure, SENTENCES[failure]), result.log
@@ -55,7 +57,7 @@ def test_answer_becomes_an_exit_code_and_one_of_our_sentences(reply, failure, or
     assert not program.model_dir.exists()
 
 
-def test_source_that_stops_sending(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_source_that_stops_sending(origin: Any, program: Any) -> None:
     origin.files["/voice.tar"] = bytes(100_000)
     origin.replies["/voice.tar"] = [origin.stop_at(50_000), origin.stop_at(60_000)]
     result = program.run(archive_source(origin), "--stall-seconds", "0.3", "--attempts", "2")
@@ -63,7 +65,7 @@ def test_source_that_stops_sending(origin, program) -> None:  # type: ignore[no-
     assert len(origin.seen) == 2
 
 
-def test_source_that_is_slow_but_sends_is_waited_for(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_source_that_is_slow_but_sends_is_waited_for(origin: Any, program: Any) -> None:
     content = bytes(50_000)
     origin.files["/voice.tar"] = content
     origin.replies["/voice.tar"] = [lambda handler: handler.serve(until=20_000), answers(503, retry_after="0")]
@@ -72,18 +74,18 @@ def test_source_that_is_slow_but_sends_is_waited_for(origin, program) -> None:  
     assert [seen.headers.get("range") for seen in origin.seen] == [None, "bytes=20000-", "bytes=20000-"]
 
 
-def test_nobody_listens(origin, program, new_origin) -> None:  # type: ignore[no-untyped-def]
+def test_nobody_listens(origin: Any, program: Any, new_origin: Any) -> None:
     source = archive_source(origin) | {"url": "https://localhost:9/voice.tar"}
     assert program.run(source).code == Failure.UNREACHABLE
 
 
-def test_name_that_nobody_knows(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_name_that_nobody_knows(origin: Any, program: Any) -> None:
     source = archive_source(origin) | {"url": "https://models.invalid/voice.tar"}
     result = program.run(source, "--attempts", "1")
     assert (result.code, result.message) == (Failure.UNREACHABLE, "the model's source cannot be reached")
 
 
-def test_certificate_of_an_unknown_authority_is_not_tried_twice(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_certificate_of_an_unknown_authority_is_not_tried_twice(origin: Any, program: Any) -> None:
     result = program.run(archive_source(origin), ca_file="")
     assert result.code == Failure.UNREACHABLE
     assert "certificate is not trusted" in result.log
@@ -91,7 +93,7 @@ def test_certificate_of_an_unknown_authority_is_not_tried_twice(origin, program)
     assert origin.seen == []
 
 
-def test_certificate_of_another_name(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_certificate_of_another_name(origin: Any, program: Any) -> None:
     source = archive_source(origin) | {"url": f"https://localhost.localdomain:{origin.port}/voice.tar"}
     assert program.run(source, "--attempts", "1").code == Failure.UNREACHABLE
 
@@ -109,7 +111,7 @@ def test_certificate_of_another_name(origin, program) -> None:  # type: ignore[n
         pytest.param("file:///etc/passwd", ("--allow-insecure-loopback",), id="a file"),
     ],
 )
-def test_address_in_the_spec_that_no_fetch_may_use(url: str, flags, origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_address_in_the_spec_that_no_fetch_may_use(url: str, flags: Any, origin: Any, program: Any) -> None:
     program.flags = flags
     host = f"localhost:{origin.port}"
     source = archive_source(origin) | {"url": url.format(host=host, port=origin.port)}
@@ -119,7 +121,7 @@ def test_address_in_the_spec_that_no_fetch_may_use(url: str, flags, origin, prog
     assert "password" not in result.log.replace("a user or password", "")
 
 
-def test_http_on_this_machine_needs_the_flag(new_origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_http_on_this_machine_needs_the_flag(new_origin: Any, program: Any) -> None:
     plain = new_origin(tls=False)
     assert program.run(archive_source(plain)).code == Failure.NOT_FOUND
 
@@ -136,19 +138,19 @@ def test_http_on_this_machine_needs_the_flag(new_origin, program) -> None:  # ty
         pytest.param({"ca_file": "/nowhere/ca.crt"}, id="a CA that is not there"),
     ],
 )
-def test_configuration_that_is_refused(change: dict[str, Any], hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_configuration_that_is_refused(change: dict[str, Any], hub: Any, program: Any) -> None:
     result = program.run(change.get("source", hub.source), **{k: v for k, v in change.items() if k != "source"})
     assert (result.code, result.message) == (Failure.INVALID_SOURCE, SENTENCES[Failure.INVALID_SOURCE])
     assert hub.origin.seen == []
 
 
-def test_model_that_is_larger_than_accepted(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_model_that_is_larger_than_accepted(hub: Any, program: Any) -> None:
     result = program.run(hub.source, "--max-gib", "0.0001")
     assert (result.code, result.message) == (Failure.UNSAFE_CONTENT, SENTENCES[Failure.UNSAFE_CONTENT])
     assert hub.origin.requests_of(hub.route("llm.pt")) == []
 
 
-def test_archive_that_is_larger_than_accepted_is_not_fetched_to_its_end(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_archive_that_is_larger_than_accepted_is_not_fetched_to_its_end(origin: Any, program: Any) -> None:
     origin.files["/voice.tar"] = bytes(3_000_000)
 
     def without_length(handler: Any) -> None:
@@ -165,7 +167,7 @@ def test_archive_that_is_larger_than_accepted_is_not_fetched_to_its_end(origin, 
     assert origin.sent["/voice.tar"] < 50_000_000
 
 
-def test_listing_with_a_path_that_leaves_is_refused(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_listing_with_a_path_that_leaves_is_refused(hub: Any, program: Any) -> None:
     hub.files["../../outside.pt"] = b"x"
     hub.publish()
     result = program.run(hub.source)
@@ -173,14 +175,14 @@ def test_listing_with_a_path_that_leaves_is_refused(hub, program) -> None:  # ty
     assert "'../../outside.pt'" in result.log
 
 
-def test_hub_that_answers_nonsense(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_hub_that_answers_nonsense(hub: Any, program: Any) -> None:
     hub.origin.files[f"/api/models/{hub.repo}/revision/main"] = SECRET
     result = program.run(hub.source)
     assert (result.code, result.message) == (Failure.FAILED, "the fetch failed; its log tells more")
     assert SECRET.decode() not in result.log
 
 
-def test_volume_that_cannot_be_written_is_a_failure_with_its_reason(hub, program, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_volume_that_cannot_be_written_is_a_failure_with_its_reason(hub: Any, program: Any, tmp_path: Any) -> None:
     (tmp_path / "file").write_bytes(b"")
     program.model_dir = tmp_path / "file" / "models" / "voice"
     result = program.run(hub.source)

@@ -39,14 +39,16 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_hub_gives_the_files_of_the_commit_and_keeps_the_rest(hub, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_hub_gives_the_files_of_the_commit_and_keeps_the_rest(
+    hub: Any, program: Any, model: Any, model_digest: Any
+) -> None:
     assert program.fetch(hub.source) == model_digest
     assert program.files == model
     assert hub.origin.requests_of(hub.route(".gitattributes")) == []
 
 
-def test_token_goes_to_the_hub_and_never_to_where_it_redirects(  # type: ignore[no-untyped-def]
-    hub, new_origin, program, model, token_file
+def test_token_goes_to_the_hub_and_never_to_where_it_redirects(
+    hub: Any, new_origin: Any, program: Any, model: Any, token_file: Any
 ) -> None:
     hub.cdn = new_origin()
     hub.publish()
@@ -67,7 +69,7 @@ def test_token_goes_to_the_hub_and_never_to_where_it_redirects(  # type: ignore[
         pytest.param("cosyvoice2.yaml", id="by its git blob"),
     ],
 )
-def test_file_that_is_not_what_the_hub_lists_is_refused(path: str, hub, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_file_that_is_not_what_the_hub_lists_is_refused(path: str, hub: Any, program: Any, model: Any) -> None:
     hub.origin.files[hub.route(path)] = bytes(len(hub.files[path]))
     with pytest.raises(FetchError) as caught:
         program.fetch(hub.source)
@@ -78,7 +80,7 @@ def test_file_that_is_not_what_the_hub_lists_is_refused(path: str, hub, program,
     assert program.files == model
 
 
-def test_token_file_that_is_missing_or_empty_is_the_specs_fault(hub, program, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_token_file_that_is_missing_or_empty_is_the_specs_fault(hub: Any, program: Any, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("\n")
     for path in (empty, tmp_path / "none"):
@@ -88,7 +90,9 @@ def test_token_file_that_is_missing_or_empty_is_the_specs_fault(hub, program, tm
     assert hub.origin.seen == []
 
 
-def test_model_scope_gives_its_files_by_query(origin, program, model, model_digest, token_file) -> None:  # type: ignore[no-untyped-def]
+def test_model_scope_gives_its_files_by_query(
+    origin: Any, program: Any, model: Any, model_digest: Any, token_file: Any
+) -> None:
     base = "/api/v1/models/iic/model/repo"
     entries = [{"Path": "styles", "Type": "tree", "Size": 0}] + [
         {
@@ -115,7 +119,7 @@ def test_model_scope_gives_its_files_by_query(origin, program, model, model_dige
     assert {seen.headers["cookie"] for seen in origin.seen} == {f"m_session_id={TOKEN}"}
 
 
-def test_archive_is_verified_unpacked_and_removed(origin, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_archive_is_verified_unpacked_and_removed(origin: Any, program: Any, model: Any, model_digest: Any) -> None:
     archive = tar_of(model)
     origin.files["/voice.tar.gz"] = archive
     source = {"kind": "https", "url": f"{origin.url}/voice.tar.gz", "sha256": hashlib.sha256(archive).hexdigest()}
@@ -129,7 +133,9 @@ def test_archive_is_verified_unpacked_and_removed(origin, program, model, model_
     assert origin.seen == []
 
 
-def test_archive_with_another_pin_is_not_fetched_twice(origin, program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_archive_with_another_pin_is_not_fetched_twice(
+    origin: Any, program: Any, model: Any, model_digest: Any
+) -> None:
     archive = tar_of(model)
     origin.files["/voice.tar.gz"] = archive
     source = {"kind": "https", "url": f"{origin.url}/voice.tar.gz", "sha256": hashlib.sha256(archive).hexdigest()}
@@ -140,7 +146,7 @@ def test_archive_with_another_pin_is_not_fetched_twice(origin, program, model, m
     assert origin.sent["/voice.tar.gz"] == len(archive)
 
 
-def test_archive_is_resumed_after_a_kill(origin, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_archive_is_resumed_after_a_kill(origin: Any, program: Any, model: Any) -> None:
     archive = tar_of(model | {"flow.pt": bytes(range(255)) * 999})
     origin.files["/voice.tar.gz"] = archive
     origin.replies["/voice.tar.gz"] = [origin.stop_at(len(archive) - 100)]
@@ -154,7 +160,7 @@ def test_archive_is_resumed_after_a_kill(origin, program, model) -> None:  # typ
     assert second.headers["range"] == f"bytes={len(archive) - 100}-"
 
 
-def test_mounted_model_is_checked_and_left_as_it_is(program, model, model_digest) -> None:  # type: ignore[no-untyped-def]
+def test_mounted_model_is_checked_and_left_as_it_is(program: Any, model: Any, model_digest: Any) -> None:
     for path, content in model.items():
         (program.model_dir / path).parent.mkdir(parents=True, exist_ok=True)
         (program.model_dir / path).write_bytes(content)
@@ -175,7 +181,7 @@ def test_mounted_model_is_checked_and_left_as_it_is(program, model, model_digest
     assert printed.stdout == f"{model_digest}\n"
 
 
-def test_styles_must_be_in_the_model(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_styles_must_be_in_the_model(hub: Any, program: Any) -> None:
     news = {"name": "news", "path": "styles/news"}
     program.fetch(hub.source, styles=[news, {"name": "file", "path": "styles/news/llm.pt"}])
     for path in ("styles/new", "styles/news/llm.pt/x"):
@@ -184,13 +190,13 @@ def test_styles_must_be_in_the_model(hub, program) -> None:  # type: ignore[no-u
         assert caught.value.failure is Failure.INVALID_SOURCE
 
 
-def test_missing_style_is_told_before_anything_is_fetched(hub, program) -> None:  # type: ignore[no-untyped-def]
+def test_missing_style_is_told_before_anything_is_fetched(hub: Any, program: Any) -> None:
     result = program.run(hub.source, styles=[{"name": "other", "path": "styles/other"}])
     assert result.code == Failure.INVALID_SOURCE
     assert hub.origin.requests_of(hub.route("llm.pt")) == []
 
 
-def test_archive_that_could_not_be_unpacked_is_not_fetched_again(origin, program, model) -> None:  # type: ignore[no-untyped-def]
+def test_archive_that_could_not_be_unpacked_is_not_fetched_again(origin: Any, program: Any, model: Any) -> None:
     archive = tar_of(model)
     origin.files["/voice.tar.gz"] = archive
     source = {"kind": "https", "url": f"{origin.url}/voice.tar.gz", "sha256": hashlib.sha256(archive).hexdigest()}
@@ -201,7 +207,7 @@ def test_archive_that_could_not_be_unpacked_is_not_fetched_again(origin, program
     assert len(origin.seen) == 1
 
 
-def test_voice_that_ships_is_readable_after_a_fetch(origin, program) -> None:  # type: ignore[no-untyped-def]
+def test_voice_that_ships_is_readable_after_a_fetch(origin: Any, program: Any) -> None:
     voice = resolve_model_dir("builtin:tiny-en")
     archive = tar_of({str(path.relative_to(voice)): path.read_bytes() for path in voice.rglob("*") if path.is_file()})
     origin.files["/voice.tar.gz"] = archive

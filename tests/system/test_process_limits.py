@@ -6,6 +6,8 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +58,12 @@ def test_a_stack_is_not_raised_beyond_the_guides_size_nor_lowered() -> None:
     assert limits == [64 * MEBIBYTE, UNLIMITED]
     assert "ulimit.stack" not in notes
     assert raised(resource.RLIMIT_STACK, 128 * MEBIBYTE, UNLIMITED)[0] == [128 * MEBIBYTE, UNLIMITED]
+
+
+def test_stages_have_the_raised_limits_and_the_status_tells_the_low_ones(service: Any) -> None:
+    lines = Path(f"/proc/{service.pid('llm')}/limits").read_text().splitlines()
+    soft, hard = next(line for line in lines if line.startswith("Max open files")).split()[3:5]
+    assert soft == hard
+    told = {note["field"]: note["effective"] for note in service.status()["notes"]}
+    low = hard != "unlimited" and int(hard) < 65536
+    assert told.get("ulimit.nofile") == (hard if low else None)

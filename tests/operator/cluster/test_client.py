@@ -21,14 +21,16 @@ from ttsfleet_operator.cluster.api_errors import (
     NotFoundError,
     UnavailableError,
 )
-from ttsfleet_operator.cluster.client import KubernetesClient
+from ttsfleet_operator.cluster.client import KubernetesClient, environment_proxy
 from ttsfleet_operator.cluster.kinds import DEPLOYMENTS, SERVICES, SERVICES_OF_USERS
 
 Answer = Callable[[web.Request, str], web.Response]
 
 
 @asynccontextmanager
-async def client_of(answer: Answer) -> AsyncIterator[KubernetesClient]:
+async def server_of(answer: Answer) -> AsyncIterator[str]:
+    """The URL of a server that gives the answers."""
+
     async def handle(request: web.Request) -> web.Response:
         return answer(request, await request.text())
 
@@ -37,14 +39,68 @@ async def client_of(answer: Answer) -> AsyncIterator[KubernetesClient]:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def client_at(url: str) -> AsyncIterator[KubernetesClient]:
     configuration = Configuration()
-    configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    configuration.host = url
     client = KubernetesClient(configuration)
     try:
         yield client
     finally:
         await client.close()
-        await runner.cleanup()
+
+
+@asynccontextmanager
+async def client_of(answer: Answer) -> AsyncIterator[KubernetesClient]:
+    async with server_of(answer) as url, client_at(url) as client:
+        yield client
+
+
+PROXY = "http://127.0.0.1:3128"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        pytest.param({}, None, id="none is named"),
+        pytest.param({"https_proxy": PROXY}, PROXY, id="one is named"),
+        pytest.param({"HTTPS_PROXY": PROXY}, PROXY, id="one is named in capitals"),
+        pytest.param({"http_proxy": PROXY}, None, id="one of another scheme"),
+        pytest.param({"https_proxy": PROXY, "no_proxy": "api.example"}, None, id="the host goes without"),
+        pytest.param({"https_proxy": PROXY, "no_proxy": ".example"}, None, id="its domain goes without"),
+        pytest.param({"https_proxy": PROXY, "no_proxy": "other.example"}, PROXY, id="another host goes without"),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str | None
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert environment_proxy("https://api.example:6443") == expected
+
+
+async def test_requests_go_through_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: web.Request, _body: str) -> web.Response:
+        asked.append(str(request.headers["host"]))
+        return web.json_response({"metadata": {"name": "d"}})
+
+    async with server_of(answer) as proxy:
+        for name, value in {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}.items():
+            monkeypatch.setenv(name, value)
+        async with client_at("http://api.example") as client:
+            assert await client.get(DEPLOYMENTS, "n", "d") == {"metadata": {"name": "d"}}
+    assert asked == ["api.example"]
 
 
 async def test_a_list_is_read_in_chunks_and_begun_again_when_its_token_expires() -> None:
