@@ -99,7 +99,7 @@ def _ip(*commands: str, inside: int | None = None) -> None:
     _run(inside, "ip", "-batch", "-", input="\n".join(commands))
 
 
-def _run(inside: int | None, *command: str, input: str | None = None) -> str:  # noqa: A002
+def _run(inside: int | None, *command: str, input: str | None = None) -> str:  # noqa: A002 - as subprocess says
     """Runs a command in the network namespace of a process, or in ours."""
     enter = [path_of("nsenter"), f"--net=/proc/{inside}/ns/net"] if inside else []
     name, *arguments = command

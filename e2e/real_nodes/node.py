@@ -147,7 +147,7 @@ class RealNode:
         self.kill()
         self.start()
 
-    def exec(self, *command: str, input: str | None = None, timeout: float = 60) -> str:  # noqa: A002
+    def exec(self, *command: str, input: str | None = None, timeout: float = 60) -> str:  # noqa: A002 - as subprocess says
         """Runs a command in the node's namespaces, as root, and returns what it printed.
 
         Raises:

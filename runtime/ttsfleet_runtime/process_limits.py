@@ -16,7 +16,8 @@ _UNLIMITED = resource.RLIM_INFINITY
 
 @dataclass(frozen=True)
 class _Wanted:
-    """`least`: what the guide asks for. `most`: never raised above, since threads take their stacks' size from it."""
+    """`least`: what the guide asks for. `most`: not raised beyond, since threads take their stacks' size from it; a
+    limit that is higher already stays (for an unlimited one the C library has a size of its own)."""
 
     name: str
     number: int

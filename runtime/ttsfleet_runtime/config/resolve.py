@@ -70,7 +70,7 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
         voices_dir=config.voices_dir or "",
         cache_dir=config.cache_dir or "",
         device=device,
-        styles=config.styles or tuple(model.styles),
+        styles=tuple(model.styles),
         numa_node=config.numa_node,
         threads=_threads(config, machine, device, _int(values["decode_process_num"])),
         cpu_affinity=_affinity(config, machine),
