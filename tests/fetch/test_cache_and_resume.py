@@ -311,12 +311,12 @@ def test_disk_that_fills_up_meanwhile_is_told_and_heals(hub: Any, program: Any, 
 def small_disk(tmp_path: Path):
     """A file system of 4 MB."""
     if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
+        pytest.skip("mounting a small tmpfs needs root; run it as root")
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "ttsfleet-test", str(place)], capture_output=True)
     if made.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+        pytest.skip(f"no tmpfs can be mounted here ({made.stderr.decode().strip()}); run it where mounts are allowed")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
