@@ -34,6 +34,8 @@ class Placement:
     management_host: str = "0.0.0.0"
     management_port: int = MANAGEMENT_PORT
     quant_config: str = ""
+    exclusive_cpus: int = 0
+    exclusive_by_node: bool = False
     drain_seconds: float | None = None  # where the manifest says nothing; None = the runtime's default
 
 
@@ -75,6 +77,9 @@ def engine_values(service: TTSService, plan: ClassPlan, placement: Placement) ->
     }
     if service.spec.server is not None:
         values |= service.spec.server.given()
+    if placement.exclusive_cpus:
+        values["exclusive_cpus"] = placement.exclusive_cpus
+        values["exclusive_by_node"] = placement.exclusive_by_node
     if placement.drain_seconds is not None:
         values["drain_seconds"] = placement.drain_seconds
     rollout = service.spec.rollout

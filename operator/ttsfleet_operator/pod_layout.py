@@ -41,11 +41,16 @@ FETCHED_SOURCES = frozenset({"huggingFace", "modelScope", "s3", "https"})
 def pod_placement(service: TTSService) -> Placement:
     """Where the files and ports of `service` are in its pods."""
     quant = service.spec.quant_config_ref
+    resources = service.spec.resources
     return Placement(
         model_dir=pod_model_dir(service.spec.model.source),
         cache_dir=BUNDLES_DIR,
         voices_dir=VOICES_DIR,
         quant_config=f"{QUANT_DIR}/{quant.key}" if quant is not None else "",
+        exclusive_cpus=resources.exclusive_cpus
+        if resources is not None and resources.cpu_affinity != "Disabled"
+        else 0,
+        exclusive_by_node=resources is not None and resources.numa != "Disabled",
         drain_seconds=float(stream_seconds(service)),
     )
 

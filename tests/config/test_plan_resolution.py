@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -280,6 +281,20 @@ def test_numa_node_pins_the_stages_that_have_no_set_of_their_own(model: ModelInf
     plan = resolve(config(numa_node=1, cpu_affinity={"llm": "16-17"}), SERVER, model).plan
     assert plan.cpu_affinity.encode == tuple(range(16, 32))
     assert plan.cpu_affinity.llm == (16, 17)
+
+
+def test_stages_share_the_cpus_that_are_this_pods_alone(model: ModelInfo) -> None:
+    alone = replace(SERVER, cores=8, cpus=tuple(range(12, 20)), online=32, gpu_node=0)
+    plan = resolve(config(exclusive_cpus=8, exclusive_by_node=True, encode_process_num=1), alone, model).plan
+    sets = (plan.cpu_affinity.encode, plan.cpu_affinity.llm, plan.cpu_affinity.decode)
+    assert [cpu for cpus in sets for cpu in cpus] == [16, 17, 18, 19, 12, 13, 14, 15]
+    assert all(sets)
+
+
+def test_explicit_cpus_win_over_shares(model: ModelInfo) -> None:
+    alone = replace(SERVER, cores=8, cpus=tuple(range(8)), online=32)
+    plan = resolve(config(exclusive_cpus=8, cpu_affinity={"llm": "3"}), alone, model).plan
+    assert (plan.cpu_affinity.encode, plan.cpu_affinity.llm) == ((), (3,))
 
 
 def test_cpu_of_another_numa_node_is_refused(model: ModelInfo) -> None:

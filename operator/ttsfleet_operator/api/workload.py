@@ -28,6 +28,7 @@ from ttsfleet_operator.api.base import (
 from ttsfleet_operator.api.quantity import quantity_value
 from ttsfleet_operator.api.rules import Rule, unique_names
 
+MIN_EXCLUSIVE_CPUS = 4  # fewer cannot be shared out among the stages
 RESERVED_PREFIXES = ("ttsfleet.dev/", "app.kubernetes.io/")
 
 _RESERVED_CEL = " || ".join(f"k.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
@@ -121,6 +122,27 @@ class ResourcesSpec(Struct):
     """OpenMP threads of every stage process (OMP_NUM_THREADS). Absent = planned per stage from the cores."""
     nccl_ib_disable: bool | None = Field(default=None, alias="ncclIBDisable")
     """Set NCCL_IB_DISABLE=1 in the pod. Absent = not set."""
+    cpu_affinity: Literal["Auto", "Disabled"] | None = None
+    """Auto: pin each stage to its share of the pod's CPUs where these are the pod's alone, which needs the static CPU
+    manager on the node, limits.cpu of 4 or more whole CPUs, limits.memory, and no lower requests. Absent = Auto."""
+    numa: Literal["Auto", "Disabled"] | None = None
+    """Auto: share the pinned CPUs out NUMA node by node, LLM and decode on the GPU's. Absent = Auto."""
+
+    @property
+    def exclusive_cpus(self) -> int:
+        """The CPUs that kubelet's static CPU manager may give to the pod alone; 0 = none, or too few to share out.
+
+        It does so for pods whose requests are their limits (Guaranteed), in whole CPUs.
+        """
+        limits, requests = self.limits, self.requests
+        if limits is None or limits.cpu is None or limits.memory is None:
+            return 0
+        for name in ("cpu", "memory"):
+            asked = getattr(requests, name, None)
+            if asked is not None and quantity_value(asked) != quantity_value(getattr(limits, name)):
+                return 0
+        cores = quantity_value(limits.cpu)
+        return int(cores) if cores == int(cores) and cores >= MIN_EXCLUSIVE_CPUS else 0
 
 
 class DrainSpec(Struct):

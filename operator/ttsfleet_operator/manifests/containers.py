@@ -31,6 +31,11 @@ _SECURITY: Manifest = {
     "capabilities": {"drop": ["ALL"]},
 }
 _FETCH_RESOURCES: Manifest = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
+# A pod has CPUs of its own only when each of its containers asks for all that it may use.
+_EXCLUSIVE_FETCH_RESOURCES: Manifest = {
+    "requests": {"cpu": "1", "memory": "2Gi"},
+    "limits": {"cpu": "1", "memory": "2Gi"},
+}
 
 
 def runtime_container(
@@ -65,6 +70,7 @@ def runtime_container(
 
 def fetch_container(service: TTSService, settings: FleetSettings, storage: Storage) -> Manifest:
     """The init container that gets the model, or checks a mounted one. Only it learns of the proxies."""
+    exclusive = service.spec.resources is not None and service.spec.resources.exclusive_cpus > 0
     environment = {
         "HOME": TEMPORARY_DIR,
         "HTTP_PROXY": settings.http_proxy,
@@ -78,7 +84,7 @@ def fetch_container(service: TTSService, settings: FleetSettings, storage: Stora
         "command": [PROGRAM],
         "args": ["fetch", "--config", FETCH_FILE],
         "env": _environment({name: value for name, value in environment.items() if value}),
-        "resources": _FETCH_RESOURCES,
+        "resources": _EXCLUSIVE_FETCH_RESOURCES if exclusive else _FETCH_RESOURCES,
         "securityContext": _SECURITY,
         "volumeMounts": storage.fetching,
     }

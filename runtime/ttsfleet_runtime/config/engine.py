@@ -189,6 +189,26 @@ class PlacementSettings(Settings):
             guide="numactl --cpunodebind=0 --membind=0",
         ),
     ] = None
+    exclusive_cpus: Annotated[
+        int | None,
+        Field(ge=4, le=4096),
+        Parameter(
+            meaning="CPUs that this pod alone should have: where it sees exactly so many, and fewer than the machine "
+            "has, each stage is pinned to its share of them",
+            default="not pinned",
+            acts_on="encode, llm, decode",
+            unit="CPUs",
+            guide="taskset: the first half of the cores for encode, the second for LLM",
+        ),
+    ] = None
+    exclusive_by_node: Annotated[
+        bool | None,
+        Parameter(
+            meaning="share exclusive_cpus out NUMA node by node, LLM and decode on that of the GPU",
+            default="false",
+            acts_on="encode, llm, decode",
+        ),
+    ] = None
 
 
 class SectionSettings(Settings):

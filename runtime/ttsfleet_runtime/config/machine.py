@@ -33,6 +33,10 @@ class Machine:
     gpu: GPU | None = None
     cpus: tuple[int, ...] = ()
     numa_nodes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    online: int = 0
+    """CPUs of the whole machine, whoever may use them; 0 = not told."""
+    gpu_node: int | None = None
+    """The NUMA node of the one GPU that is visible; None = none, several, or not told."""
 
 
 def detect_machine(device: str = "auto", root: Path = Path("/")) -> Machine:
@@ -48,6 +52,8 @@ def detect_machine(device: str = "auto", root: Path = Path("/")) -> Machine:
         gpu=None if device == "cpu" else _find_gpu(int(device.partition(":")[2] or 0), root),
         cpus=cpus,
         numa_nodes=_numa_nodes(root),
+        online=len(_cpu_list(_read(root / "sys/devices/system/cpu/online"))),
+        gpu_node=_gpu_node(root),
     )
 
 
@@ -145,12 +151,26 @@ def _driver_gpu(index: int, root: Path) -> GPU | None:
 def _numa_nodes(root: Path) -> dict[int, tuple[int, ...]]:
     nodes = {}
     for folder in sorted((root / "sys/devices/system/node").glob("node[0-9]*")):
-        cpus: list[int] = []
-        for part in filter(None, _read(folder / "cpulist").split(",")):
-            first, _, last = part.partition("-")
-            cpus.extend(range(int(first), int(last or first) + 1))
-        nodes[int(folder.name.removeprefix("node"))] = tuple(cpus)
+        nodes[int(folder.name.removeprefix("node"))] = _cpu_list(_read(folder / "cpulist"))
     return nodes
+
+
+def _gpu_node(root: Path) -> int | None:
+    """By the PCI address under which the driver shows the device."""
+    cards = list((root / "proc/driver/nvidia/gpus").glob("*"))
+    if len(cards) != 1:
+        return None
+    node = _read(root / "sys/bus/pci/devices" / cards[0].name.lower() / "numa_node")
+    return int(node) if node.isdigit() else None  # the kernel writes -1 where it does not know
+
+
+def _cpu_list(text: str) -> tuple[int, ...]:
+    """The numbers of a list as the kernel writes it, e.g. 0-3,8."""
+    cpus: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return tuple(cpus)
 
 
 def _read(path: Path) -> str:

@@ -101,6 +101,8 @@ class EnginePlan(_Frozen):
     threads: ThreadsPlan = ThreadsPlan()
     cpu_affinity: AffinityPlan = AffinityPlan()
     numa_node: int | None = None
+    exclusive_cpus: int | None = None
+    exclusive_by_node: bool = False
     server: ServerPlan = ServerPlan()
     limits: LimitsPlan = LimitsPlan()
     stage_timeout_seconds: float = 60.0

@@ -8,6 +8,7 @@ before its dimensions are known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from ttsfleet_runtime.checkpoint.bundle import LLMInfo, ModelInfo
 from ttsfleet_runtime.config import sizing
 from ttsfleet_runtime.config.checks import Note, range_warnings, refuse_contradictions
 from ttsfleet_runtime.config.engine import EngineConfig, asked, settings
+from ttsfleet_runtime.config.exclusive import exclusive_order, is_exclusive, split_cpus
 from ttsfleet_runtime.config.machine import Machine
 from ttsfleet_runtime.config.plan import (
     AffinityPlan,
@@ -65,6 +67,12 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
     lengths, length_notes = _lengths(config, machine, model, values, device)
     values |= lengths
     notes += length_notes
+    threads = _threads(config, machine, device, _int(values["decode_process_num"]))
+    processes = {
+        "encode": _int(values["encode_process_num"]),
+        "llm": _int(values["workers"]),
+        "decode": _int(values["workers"]) * max(1, _int(values["decode_process_num"])),
+    }
     plan = EnginePlan(
         model_dir=config.model_dir or model.model_dir,
         voices_dir=config.voices_dir or "",
@@ -72,8 +80,10 @@ def resolve(config: EngineConfig, machine: Machine, model: ModelInfo) -> Effecti
         device=device,
         styles=tuple(model.styles),
         numa_node=config.numa_node,
-        threads=_threads(config, machine, device, _int(values["decode_process_num"])),
-        cpu_affinity=_affinity(config, machine),
+        threads=threads,
+        cpu_affinity=_affinity(
+            config, machine, {stage: count * getattr(threads, stage) for stage, count in processes.items()}
+        ),
         server=ServerPlan.model_validate(_given(config, ServerPlan.model_fields)),
         limits=LimitsPlan.model_validate(config.limits.model_dump(exclude_none=True)),
         **values,  # type: ignore[arg-type]  # values by field name; pydantic checks each
@@ -204,13 +214,18 @@ def _threads(config: EngineConfig, machine: Machine, device: str, decoders: int)
     return planned.model_copy(update=config.threads.model_dump(exclude_none=True))
 
 
-def _affinity(config: EngineConfig, machine: Machine) -> AffinityPlan:
-    """CPU sets as asked; with a NUMA node, stages without one of their own get the node's usable CPUs."""
+def _affinity(config: EngineConfig, machine: Machine, shares: Mapping[str, int]) -> AffinityPlan:
+    """CPU sets as asked; with a NUMA node, stages without one of their own get the node's usable CPUs; where nothing
+    was asked and the CPUs are this pod's alone, each stage gets its share of them."""
     given = config.cpu_affinity.model_dump(exclude_none=True)
-    if config.numa_node is None:
-        return AffinityPlan.model_validate(given)
-    node = tuple(cpu for cpu in machine.numa_nodes.get(config.numa_node, ()) if cpu in machine.cpus)
-    return AffinityPlan.model_validate({"encode": node, "llm": node, "decode": node} | given)
+    if config.numa_node is not None:
+        node = tuple(cpu for cpu in machine.numa_nodes.get(config.numa_node, ()) if cpu in machine.cpus)
+        return AffinityPlan.model_validate({"encode": node, "llm": node, "decode": node} | given)
+    if not given and is_exclusive(config, machine):
+        return AffinityPlan.model_validate(
+            split_cpus(exclusive_order(machine, by_node=config.exclusive_by_node or False), shares)
+        )
+    return AffinityPlan.model_validate(given)
 
 
 def _given(config: EngineConfig, names: object) -> dict[str, object]:
