@@ -17,10 +17,12 @@ from control_plane.errors import ControlPlaneError, NeverHappened, StartFailed
 from control_plane.plane import ControlPlane
 from control_plane.processes import Processes
 from control_plane.waiting import eventually
+from control_plane.watching import Api
 from real_nodes import content_store, images, leftovers, network, requirements
 from real_nodes.layout import DNS_ADDRESS, DOMAIN, HOST_ADDRESS, STATE, places
 from real_nodes.lock import Lock
 from real_nodes.node import Credentials, RealNode
+from real_nodes.policy_enforcer import PolicyEnforcer
 
 DNS_MANIFEST = Path(__file__).with_name("coredns.yaml")
 # A node is lost when its kubelet was silent for so long; it beats every two seconds.
@@ -63,6 +65,7 @@ class RealCluster(ControlPlane):
         self._network = network.Network(self._node_processes)
         self._store: Future[Path] | None = None
         self._nodes: dict[str, RealNode] = {}
+        self._policies: PolicyEnforcer | None = None
 
     @classmethod
     @contextmanager
@@ -101,15 +104,23 @@ class RealCluster(ControlPlane):
             raise
 
     def stop(self) -> None:
-        """Ends everything and removes all that was made on the host. It can be called twice."""
+        """Ends everything and removes all that was made on the host. It can be called twice.
+
+        Raises:
+            NotEnforced: everything has ended, but network policies did not act until then.
+        """
         if not self._lock.is_held:
             return
-        self._node_processes.stop()
-        if self._store:
-            wait([self._store])
-        super().stop()
-        leftovers.remove()
-        self._lock.release()
+        try:
+            if self._policies:
+                self._policies.stop()
+        finally:
+            self._node_processes.stop()
+            if self._store:
+                wait([self._store])
+            super().stop()
+            leftovers.remove()
+            self._lock.release()
 
     def node(self, letter: str) -> RealNode:
         """The node "a", "b", ..."""
@@ -133,6 +144,13 @@ class RealCluster(ControlPlane):
         except NeverHappened as error:
             logs = [f"{node.name}: {node.kubelet.last_lines()}" for node in self._late(wanted)]
             raise StartFailed("\n".join([str(error), *logs])) from error
+
+    def enforce_network_policies(self) -> PolicyEnforcer:
+        """Has NetworkPolicies act from now on, until the cluster stops; `settle` of the answer waits for changes."""
+        if not self._policies:
+            self._policies = PolicyEnforcer(Api(self.server, self._tls), lambda: self.real_nodes)
+            self._policies.start()
+        return self._policies
 
     def import_image(self, archive: Path) -> None:
         """Gives the images of an archive to every node. Each unpacks it; `archives` at the start is quicker."""

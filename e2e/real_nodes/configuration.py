@@ -148,21 +148,18 @@ def kube_proxy(place: Place, kubeconfig: Path) -> str:
 
 
 def cni(place: Place) -> dict[str, str]:
-    """The files of the CNI folder: a bridge on the node; pods know a way to the cluster's addresses only."""
+    """The files of the CNI folder: a cable from the node to each pod, which knows a way to the cluster only.
+
+    Without a bridge between them: what a pod says to another on its node is forwarded as everything else is, and the
+    packet filter sees it, whether or not the kernel shows it bridged packets.
+    """
     addresses = {
         "type": "host-local",
         "dataDir": "/var/lib/cni/addresses",
         "ranges": [[{"subnet": place.pods}]],
         "routes": [{"dst": CLUSTER_RANGE}],
     }
-    bridge = {
-        "type": "bridge",
-        "bridge": "cni0",
-        "isGateway": True,
-        "hairpinMode": True,
-        "ipMasq": False,
-        "ipam": addresses,
-    }
+    cable = {"type": "ptp", "ipMasq": False, "ipam": addresses}
     port_map = {"type": "portmap", "capabilities": {"portMappings": True}}
-    network = {"cniVersion": "1.0.0", "name": "ttsfleet-e2e", "plugins": [bridge, port_map]}
+    network = {"cniVersion": "1.0.0", "name": "ttsfleet-e2e", "plugins": [cable, port_map]}
     return {"10-pods.conflist": json.dumps(network, indent=1)}

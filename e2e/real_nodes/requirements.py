@@ -22,7 +22,7 @@ PACKAGES = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "mount": "mount",
-    f"{CNI_PLUGINS}/bridge": "containernetworking-plugins",
+    f"{CNI_PLUGINS}/ptp": "containernetworking-plugins",
 }
 
 
