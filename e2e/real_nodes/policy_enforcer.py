@@ -116,8 +116,8 @@ class PolicyEnforcer:
                 node.exec("tee", "/proc/sys/net/ipv4/icmp_ratelimit", input="0")
             node.exec("nft", "-f", "-", input=rules)
         except (OSError, CommandFailed):
-            if running_pid(node) != pid:
-                return  # the node was lost meanwhile
+            if is_lost(node, pid):
+                return
             raise
         self._applied[node.name] = (pid, rules)
 
@@ -129,3 +129,11 @@ def running_pid(node: RealNode) -> int:
     except (FileNotFoundError, ValueError):
         return 0
     return 0 if has_ended(pid) else pid
+
+
+def is_lost(node: RealNode, pid: int) -> bool:
+    """Whether the node is ending or has ended: its commands fail a moment before its first process is gone."""
+    try:
+        return eventually(lambda: running_pid(node) != pid, f"{node.name} has ended", within=2)
+    except NeverHappened:
+        return False
