@@ -17,6 +17,7 @@ COMMANDS = {
     "render": "print the objects that the operator would apply, or a compose file",
     "status": "explain a TTSService of a cluster: how it is, why, and what to do",
     "say": "speak a text through a running server, or a short-lived one",
+    "check": "does a server speak: one sentence, measured",
     "bench": "measure any OpenAI-compatible speech server",
     "demo": "hear it: serve the tiny voice, speak, leave demo.wav",
     "version": "print the version",

@@ -16,10 +16,10 @@ class HealthEndpoint:
         self, host: str, port: int, registry: CollectorRegistry, live: Callable[[], str], ready: Callable[[], str]
     ) -> None:
         self._host, self._port = host, port
-        self._registry = registry
+        self._registry, self._live, self._ready = registry, live, ready
         app = web.Application()
-        app.router.add_get("/livez", lambda _request: _answer(live()))
-        app.router.add_get("/readyz", lambda _request: _answer(ready()))
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
 
@@ -33,9 +33,15 @@ class HealthEndpoint:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return _answer(self._live())
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return _answer(self._ready())
+
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _answer(problem: str) -> web.Response:
+def _answer(problem: str) -> web.Response:
     return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
