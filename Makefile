@@ -41,10 +41,11 @@ node-binaries: cluster-binaries ## build kubelet, kube-proxy and containerd as w
 node-packages: install-dev # runc, the CNI plugins and nftables from Debian, when they are missing
 	@PYTHONPATH=e2e $(BIN)/python -m real_nodes.requirements
 
-check: install-dev ## formatting, lint, types, layers, layout
+check: install-dev ## formatting, lint (the Dockerfiles too), types, layers, layout
 	@tools/check-layout
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+	$(BIN)/hadolint Dockerfile.operator Dockerfile.runtime
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
