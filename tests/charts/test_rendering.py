@@ -188,6 +188,18 @@ FACTS = [
         id="no definitions",
     ),
     pytest.param(
+        {},
+        lambda objects: objects["NetworkPolicy", "ttsfleet"]["spec"]["ingress"][0]["from"],
+        [{"namespaceSelector": {}}],
+        id="metrics for every pod and for nobody outside",
+    ),
+    pytest.param(
+        {"networkPolicy": {"metricsFrom": [{"podSelector": {}}]}},
+        lambda objects: {"podSelector": {}} in objects["NetworkPolicy", "ttsfleet"]["spec"]["ingress"][0]["from"],
+        True,
+        id="metrics for who is named",
+    ),
+    pytest.param(
         {"networkPolicy": {"enabled": False}},
         lambda objects: ("NetworkPolicy", "ttsfleet") in objects,
         False,

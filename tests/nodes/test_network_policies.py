@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from control_plane.errors import CommandFailed
 from control_plane.waiting import eventually
+from real_nodes import reach
 from real_nodes.cluster import RealCluster
 from real_nodes.layout import HOST_ADDRESS, POD_RANGE, places
 from real_nodes.pods import pod, service
@@ -59,11 +59,10 @@ class Stage:
         return self.gets(client, f"http://{self.address(server)}:{port}")
 
     def gets(self, client: str, url: str) -> bool:
-        """Whether the pod gets an answer; a refusal by a policy is False, and all else an error."""
-        return self._in_pod(client, "get", url, "5")
+        return reach.gets(self.cluster, self._namespace(client), client, url)
 
     def resolves(self, client: str, name: str) -> bool:
-        return self._in_pod(client, "lookup", name)
+        return reach.resolves(self.cluster, self._namespace(client), client, name)
 
     def who_reaches(self, port: int = WEB, clients: Sequence[str] = CLIENTS) -> set[str]:
         with ThreadPoolExecutor(max_workers=len(clients)) as together:
@@ -94,15 +93,6 @@ class Stage:
 
     def _namespace(self, name: str) -> str:
         return self.there if name == "visitor" else self.here
-
-    def _in_pod(self, client: str, *arguments: str) -> bool:
-        try:
-            self.cluster.kubectl("exec", "-n", self._namespace(client), client, "--", "/pod", *arguments)
-        except CommandFailed as error:
-            if "no route to host" not in error.stderr:
-                raise
-            return False
-        return True
 
 
 @pytest.fixture(scope="module")

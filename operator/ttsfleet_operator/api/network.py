@@ -156,14 +156,14 @@ class NetworkPolicyPeer(Struct):
 
 
 class NetworkPolicySpec(Struct):
-    """The NetworkPolicy of the pods. Link-local addresses (a cloud's metadata) and the API server are always out of
-    their reach."""
+    """The NetworkPolicy of the pods. Link-local addresses (a cloud's metadata) and those that the installation names
+    for the API server are always out of the reach of IP blocks."""
 
     ingress_from: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=16)] = ()
     """Who may call the API. Absent or empty = everyone."""
     egress_to: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=16)] = ()
-    """Where the pods may connect to beside name resolution and what a model fetch needs (https, the ports of
-    endpoints and proxies). Absent or empty = nowhere else."""
+    """Where the pods may connect to beside name resolution and, where a model is fetched over the network, https and
+    the ports of endpoints and proxies. Absent or empty = nowhere else."""
 
 
 class ServiceSpec(Struct):

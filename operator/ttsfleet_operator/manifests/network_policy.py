@@ -1,7 +1,8 @@
 """The NetworkPolicy of a service's pods: who may call them, and where they may connect to.
 
-Out: name resolution, and what a fetch needs: https, and the ports of configured endpoints and proxies, anywhere but
-link-local addresses (the cloud's metadata and its credentials) and the API server. `egressTo` adds to that.
+Out: name resolution, and where the model is fetched over the network what that needs: https, and the ports of
+configured endpoints and proxies, anywhere but link-local addresses (the cloud's metadata and its credentials) and the
+API server. Serving itself connects to nobody. `egressTo` adds to that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ttsfleet_operator.engine_config import API_PORT, MANAGEMENT_PORT
 from ttsfleet_operator.fleet.settings import FleetSettings
 from ttsfleet_operator.manifests.fetch_config import endpoint_of
 from ttsfleet_operator.manifests.names import Manifest, metadata, service_labels, service_selector
+from ttsfleet_operator.pod_layout import FETCHED_SOURCES
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -35,8 +37,9 @@ def network_policy(service: TTSService, settings: FleetSettings) -> Manifest:
     metrics: Manifest = {"ports": [_port(MANAGEMENT_PORT)], "from": [{"namespaceSelector": {}}]}
     # Without `to`: node-local resolvers listen on link-local addresses.
     egress: list[Manifest] = [{"ports": [_port(53, "UDP"), _port(53)]}]
-    anywhere = [_block(network, denied) for network in _networks(("0.0.0.0/0", "::/0"))]
-    egress.append({"ports": [_port(number) for number in _fetch_ports(service, settings)], "to": anywhere})
+    if service.spec.model.source.kind in FETCHED_SOURCES:
+        anywhere = [_block(network, denied) for network in _networks(("0.0.0.0/0", "::/0"))]
+        egress.append({"ports": [_port(number) for number in _fetch_ports(service, settings)], "to": anywhere})
     if policy.egress_to:
         egress.append({"to": [_peer(peer, denied) for peer in policy.egress_to]})
     return {

@@ -102,6 +102,23 @@ def test_pod_reaches(
     assert allows(render(more, **options), address, port) is expected
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{builtin: {name: tiny-en}}",
+        "{pvc: {claimName: models}}",
+        "{oci: {reference: registry.example/models/cosyvoice2:1}}",
+    ],
+)
+def test_a_pod_without_a_download_resolves_names_and_connects_to_nobody(
+    source: str, render  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    policy = render(source=source, https_proxy="http://proxy:3128")
+    assert allows(policy, "10.0.0.10", 53, "UDP")
+    assert not any(allows(policy, "203.0.113.7", port) for port in (443, 3128))
+    assert allows(render(egress_to("{ipBlock: {cidr: 203.0.113.0/24}}"), source=source), "203.0.113.7", 443)
+
+
 def test_clients_come_from_everywhere_unless_restricted(render) -> None:  # type: ignore[no-untyped-def]
     api, _ = render().one("NetworkPolicy")["spec"]["ingress"]
     assert api == {"ports": [{"protocol": "TCP", "port": 8080}]}
