@@ -127,6 +127,30 @@ def test_pods_meet_the_restricted_standard_of_the_server(model: str, restricted:
         control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", input=json.dumps(pod))
 
 
+@pytest.mark.parametrize(
+    ("resources", "quality"),
+    [
+        pytest.param("{limits: {cpu: '8', memory: 16Gi}}", "Guaranteed", id="whole CPUs and memory"),
+        pytest.param("{limits: {cpu: 7500m, memory: 16Gi}}", "Burstable", id="a part of a CPU"),
+        pytest.param("{limits: {memory: 16Gi}}", "Burstable", id="no CPU limit"),
+    ],
+)
+def test_pods_that_are_to_get_cpus_of_their_own_are_guaranteed(
+    resources: str, quality: str, restricted: str, control_plane: Cluster
+) -> None:
+    """The kubelet's static CPU manager gives CPUs of their own to Guaranteed pods only."""
+    for child in children(restricted, MODELS["huggingFace"], f"resources: {resources}"):
+        if child["kind"] == "ConfigMap" and "engine.yaml" in child["data"]:
+            assert ("exclusive_cpus: 8" in child["data"]["engine.yaml"]) == (quality == "Guaranteed")
+        if child["kind"] != "Deployment":
+            continue
+        template = child["spec"]["template"]
+        metadata = {**template["metadata"], "name": child["metadata"]["name"], "namespace": restricted}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        answer = control_plane.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(pod))
+        assert json.loads(answer)["status"]["qosClass"] == quality
+
+
 def test_command_reads_the_nodes_of_a_cluster(own_control_plane: ControlPlane, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     example = EXAMPLES / "ttsservice-rtx4090.yaml"
     names = own_control_plane.nodes("4090", 2, prefix="render")
