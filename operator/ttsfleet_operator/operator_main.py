@@ -142,6 +142,7 @@ class Operator:
             await asyncio.sleep(self._settings.resync_seconds)
             with contextlib.suppress(APIError):
                 await self._view.refresh_service_monitors(self._client)
+                await self._view.refresh_api_servers(self._client)
             self._reconciler.recheck()
             self._enqueue_all(ALL_DELAY_SECONDS)
 

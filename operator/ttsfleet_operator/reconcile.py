@@ -144,8 +144,12 @@ class Reconciler:
         return refused_image(runtime.image if runtime is not None else "", fleet.runtime_image, fleet.release)
 
     def _fleet_settings(self) -> FleetSettings:
-        monitors = self._settings.service_monitors and self._view.has_service_monitors
-        return replace(self._settings.fleet, service_monitors=monitors)
+        fleet = self._settings.fleet
+        return replace(
+            fleet,
+            service_monitors=self._settings.service_monitors and self._view.has_service_monitors,
+            denied_networks=tuple(dict.fromkeys((*fleet.denied_networks, *self._view.api_servers))),
+        )
 
     def _forget(self, key: ObjectKey) -> None:
         self._observer.forget(key)

@@ -22,7 +22,13 @@ NAMESPACE = ("Namespace", "ttsfleet-system")
 
 
 def by_name(text: str) -> Objects:
-    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text) if one}
+    return {(one["kind"], _qualified(one["metadata"])): one for one in yaml.safe_load_all(text) if one}
+
+
+def _qualified(metadata: dict[str, Any]) -> str:
+    """The name; in the namespace `default` with it, as the fixture `template` has it."""
+    name: str = metadata["name"]
+    return f"default/{name}" if metadata.get("namespace") == "default" else name
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,25 @@ FACTS = [
         id="no nodes, and the operator knows",
     ),
     pytest.param(
+        {},
+        lambda objects: objects["Role", "default/ttsfleet-api-server"]["rules"],
+        [
+            {
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "resourceNames": ["kubernetes"],
+                "verbs": ["get"],
+            }
+        ],
+        id="where the API server listens, and nothing else there",
+    ),
+    pytest.param(
+        {"rbac": {"apiServerAddresses": False}},
+        lambda objects: verbs(objects, "endpointslices"),
+        set(),
+        id="no look at where the API server listens",
+    ),
+    pytest.param(
         {"rbac": {"create": False}},
         lambda objects: {kind for kind, _ in objects if "Role" in kind},
         set(),
@@ -207,7 +226,11 @@ FACTS = [
     ),
     pytest.param(
         {"fullnameOverride": "speech"},
-        lambda objects: {name.split("-")[0] for kind, name in objects if kind != "CustomResourceDefinition"},
+        lambda objects: {
+            name.removeprefix("default/").split("-")[0]
+            for kind, name in objects
+            if kind != "CustomResourceDefinition"
+        },
         {"speech"},
         id="every name changes together",
     ),

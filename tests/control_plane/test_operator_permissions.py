@@ -33,6 +33,9 @@ SERVICE = {
     },
 }
 
+HUB = {"source": {"huggingFace": {"repo": "FunAudioLLM/CosyVoice2-0.5B"}}}
+BEHIND_THE_API_SERVER = "192.0.2.10"
+
 
 @pytest.fixture(params=[pytest.param([], id="cluster-wide"), pytest.param(["speech"], id="namespaced")])
 def release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HelmRelease]:
@@ -55,6 +58,16 @@ def operator(release: HelmRelease) -> Iterator[OperatorProcess]:
     """The operator with the settings of the chart's Deployment and the rights of its service account."""
     plane = release.cluster
     assert isinstance(plane, ControlPlane)
+    # This control plane does not tell where it listens.
+    plane.apply(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "namespace": "default"},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [BEHIND_THE_API_SERVER]}],
+        }
+    )
     kubeconfig = plane.kubeconfig_for_service_account(NAMESPACE, "ttsfleet")
     process = OperatorProcess(kubeconfig, "ttsfleet-0", **operator_settings(release))
     try:
@@ -119,8 +132,11 @@ def test_operator_works_is_refused_nothing_and_uses_what_it_is_granted(
 
     plane.nodes(by_hand=True)
     plane.apply(*objects_of_others("taken"), SERVICE, service("stuck", "speech"), service("taken", "speech"))
+    plane.apply(service("fetching", "speech", model=HUB))
     happens(lambda: deployment("cpu") and deployment("spare"), "both Deployments")
     happens(lambda: ("pods", "list") in used(), "a look at the pods that do not run")
+    policy = eventually(lambda: plane.find("networkpolicy", "fetching", "speech"), "the policy of one that fetches")
+    assert f"{BEHIND_THE_API_SERVER}/32" in policy["spec"]["egress"][1]["to"][0]["ipBlock"]["except"]
     plane.kubectl("delete", "deployment", "narrator-cpu", "-n", "speech")
     happens(lambda: deployment("cpu"), "the Deployment that was deleted by hand")
     classes(cpu_class("cpu"))

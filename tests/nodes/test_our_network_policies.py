@@ -378,6 +378,11 @@ def test_the_operator_connects_to_the_api_server(stage: Stage) -> None:
             assert stage.destinations("operator") == expected
 
 
+def test_the_api_server_listens_where_the_operator_reads_it(stage: Stage) -> None:
+    endpoints = stage.cluster.get("endpointslice", "kubernetes", "default")["endpoints"]
+    assert [address for one in endpoints for address in one["addresses"]] == [HOST_ADDRESS]
+
+
 @pytest.mark.parametrize("source", [BUILTIN, HUB])
 def test_speech_pods_are_restricted(stage: Stage, source: str) -> None:
     assert_restricted(stage.cluster, rendered(stage.speech, source).pod("real", stage.speech))

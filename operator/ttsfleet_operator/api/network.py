@@ -156,8 +156,8 @@ class NetworkPolicyPeer(Struct):
 
 
 class NetworkPolicySpec(Struct):
-    """The NetworkPolicy of the pods. Link-local addresses (a cloud's metadata) and those that the installation names
-    for the API server are always out of the reach of IP blocks."""
+    """The NetworkPolicy of the pods. Link-local addresses (a cloud's metadata) and the API server's are always out of
+    the reach of IP blocks."""
 
     ingress_from: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=16)] = ()
     """Who may call the API. Absent or empty = everyone."""

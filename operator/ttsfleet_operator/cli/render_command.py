@@ -16,6 +16,7 @@ from ttsfleet_operator.manifests.compose import render_compose
 from ttsfleet_operator.manifests.fleet_objects import render_fleet
 from ttsfleet_operator.manifests.yaml_text import dump_yaml
 from ttsfleet_operator.plan import ClassPlan
+from ttsfleet_operator.pod_layout import FETCHED_SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +69,10 @@ def _omissions(service: TTSService) -> list[str]:
     notes = []
     if not service.metadata.uid:
         notes.append("Left out: ownerReferences, which need the uid of the TTSService in a cluster.")
+    if service.spec.model.source.kind in FETCHED_SOURCES:
+        notes.append(
+            "Not read: the addresses of the API server, which the NetworkPolicy leaves out of the pods' reach."
+        )
     keys = ", ".join(str(key) for key in referenced_keys(service))
     if keys:
         notes.append(f"Not read: ConfigMap {keys}; annotations that hold a hash of it will differ.")

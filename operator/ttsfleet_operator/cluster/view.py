@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ from ttsfleet_operator.cluster.kinds import (
     CHILDREN,
     CLAIMS,
     DEPLOYMENTS,
+    ENDPOINT_SLICES,
     GPU_PROFILES,
     MANAGED_SELECTOR,
     NODES,
@@ -44,6 +46,8 @@ class ClusterView(Generic[N, P]):
         self.profiles = ReducedStore(GPU_PROFILES, read_profile)
         self.nodes = ReducedStore(NODES, read_node) if read_node is not None else None
         self.has_service_monitors = False
+        self.api_servers: tuple[str, ...] = ()
+        """The networks of single addresses on which the API server listens, as far as they may be read."""
 
     @property
     def watched(self) -> tuple[Kind, ...]:
@@ -83,6 +87,7 @@ class ClusterView(Generic[N, P]):
         for kind in self.watched:
             await self.relist(client, kind, announce=False)
         await self.refresh_service_monitors(client, announce=False)
+        await self.refresh_api_servers(client, announce=False)
 
     async def relist(self, client: KubernetesClient, kind: Kind, *, announce: bool = True) -> None:
         """List a kind anew into its store."""
@@ -113,6 +118,19 @@ class ClusterView(Generic[N, P]):
             self.has_service_monitors = False
         if announce and had != self.has_service_monitors:
             self._all_changed()
+
+    async def refresh_api_servers(self, client: KubernetesClient, *, announce: bool = True) -> None:
+        """Read what is behind the Service `kubernetes`, which changes rarely. One that answers is always there."""
+        try:
+            found = await client.get(ENDPOINT_SLICES, "default", "kubernetes")
+        except (ForbiddenError, NotFoundError):
+            return
+        addresses = [address for endpoint in found.get("endpoints") or () for address in endpoint["addresses"]]
+        networks = tuple(str(ipaddress.ip_network(address)) for address in sorted(addresses))
+        if networks and networks != self.api_servers:
+            self.api_servers = networks
+            if announce:
+                self._all_changed()
 
     def _announce(self, keys: Iterable[ObjectKey]) -> None:
         for key in keys:

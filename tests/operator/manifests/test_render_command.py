@@ -47,6 +47,13 @@ def test_children_are_printed_as_documents(capsys) -> None:  # type: ignore[no-u
     assert "no nodes were given" in output
 
 
+def test_what_only_a_cluster_knows_of_the_policy_is_told(capsys) -> None:  # type: ignore[no-untyped-def]
+    assert main(["render", "-f", str(EXAMPLES / "ttsservice-rtx4090.yaml")]) == 0
+    assert "# Not read: the addresses of the API server" in capsys.readouterr().out
+    assert main(["render", "-f", TINY]) == 0
+    assert "API server" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("gpus", "expected"),
     [
