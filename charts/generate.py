@@ -117,8 +117,8 @@ def render(helm: Path, *arguments: str, chart: Path = CHART) -> str:
 
 
 def install_manifest(helm: Path) -> str:
-    """All but the CRDs, as the chart renders them, and the namespace that `helm --create-namespace` would make."""
-    return NOTICE + NAMESPACE_MANIFEST + render(helm, "--set", "crds.enabled=false")
+    """All but the CRDs and `helm test`, as the chart renders it, and the namespace that helm would create."""
+    return NOTICE + NAMESPACE_MANIFEST + render(helm, "--set", "crds.enabled=false", "--skip-tests")
 
 
 def generated(helm: Path | None) -> dict[Path, str | None]:

@@ -116,6 +116,18 @@ def test_pod_security_restricted_admits_the_operators_pods(installation: HelmRel
     eventually(lambda: pods() == 2, "two pods of the operator")
 
 
+def test_pod_security_restricted_admits_the_pod_of_helm_test(installation: HelmRelease, tmp_path: Path) -> None:
+    values = {"test": {"service": "narrator", "apiKeySecretRef": {"name": "keys"}}}
+    installation.upgrade(CHART, values)
+    try:
+        hooks = tmp_path / "hooks.yaml"
+        hooks.write_text(installation.helm("get", "hooks", installation.name, "-n", NAMESPACE))
+        admitted = installation.cluster.kubectl("create", "--dry-run=server", "-f", str(hooks))
+        assert admitted.strip() == "pod/ttsfleet-test created (server dry run)"
+    finally:
+        installation.upgrade(CHART)
+
+
 def test_upgrade_to_the_next_release_keeps_services_and_rolls_the_operator_only(
     installation: HelmRelease, tmp_path: Path
 ) -> None:

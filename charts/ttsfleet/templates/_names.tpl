@@ -27,6 +27,12 @@ app.kubernetes.io/name: ttsfleet-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Of the pod of `helm test`: none of the operator's, whose Service and policies must not see it. */}}
+{{- define "ttsfleet.testLabels" -}}
+app.kubernetes.io/name: ttsfleet-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "ttsfleet.labels" -}}
 {{ include "ttsfleet.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}

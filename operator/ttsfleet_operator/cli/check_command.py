@@ -84,7 +84,7 @@ async def _check_operator(client: httpx.AsyncClient, url: str, deadline: float) 
 async def _check_speech(client: httpx.AsyncClient, url: str, order: SpeechOrder, deadline: float) -> None:
     voices = await _voices(client, url, deadline)
     order = replace(order, voice=order.voice or _first(voices, url))
-    print(f"server    {url}: {len(voices)} voices")
+    print(f"server    {url}: voices {', '.join(voices[:5])}{' …' if len(voices) > 5 else ''}")
     try:
         body, delivery = await fetch_speech(client, url, order)
     except httpx.HTTPError as error:
