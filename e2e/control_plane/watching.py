@@ -58,7 +58,8 @@ def ask(connection: http.client.HTTPSConnection, target: str) -> http.client.HTT
 class Watched:
     """The objects at a path, from `start` to `stop`; `changed` is called, by the thread, after each change.
 
-    An API server that is away is asked again until it is back. `failure` is what has ended the thread otherwise.
+    An API server that is away is asked again until it is back; `trouble` is what it said last. `failure` is what has
+    ended the thread otherwise.
     """
 
     def __init__(self, api: Api, path: str, changed: Callable[[], None]) -> None:
@@ -69,6 +70,7 @@ class Watched:
         self._socket: socket.socket | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
+        self.trouble = ""
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -92,8 +94,10 @@ class Watched:
     def _run(self) -> None:
         try:
             while not self._ended.is_set():
-                with suppress(OSError, http.client.HTTPException, Unanswered):
+                try:
                     self._follow()
+                except (OSError, http.client.HTTPException, Unanswered) as error:
+                    self.trouble = str(error)
                 self._ended.wait(PAUSE_SECONDS)
         except Exception as error:  # noqa: BLE001 - told to whoever reads the objects
             self.failure = error
@@ -102,7 +106,7 @@ class Watched:
     def _follow(self) -> None:
         """Lists, then takes in what changes until the stream ends."""
         objects, version = self._api.list(self._path)
-        self._objects = {_key(one): one for one in objects}
+        self._objects, self.trouble = {_key(one): one for one in objects}, ""
         self._changed()
         connection = self._api.connect()
         try:

@@ -82,7 +82,8 @@ class PolicyEnforcer:
         try:
             eventually(settled, "the policies are enforced", within)
         except NeverHappened as error:
-            raise NotEnforced(str(error)) from error
+            troubles = [one.trouble for one in self._watched.values() if one.trouble]
+            raise NotEnforced("; ".join([str(error), *troubles])) from error
 
     def _require_working(self) -> None:
         failures = [self._failure, *(watched.failure for watched in self._watched.values())]

@@ -6,7 +6,6 @@ test image in place of ours, which listens on the same ports and on one more.
 
 from __future__ import annotations
 
-import copy
 import socket
 import socketserver
 import subprocess
@@ -14,109 +13,29 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import yaml
 
-from control_plane import binaries
 from control_plane.errors import CommandFailed
 from control_plane.waiting import eventually
 from real_nodes import reach
 from real_nodes.cluster import RealCluster
 from real_nodes.commands import path_of
-from real_nodes.images import POD_IMAGE
 from real_nodes.layout import HOST_ADDRESS, HOST_LINK
 from real_nodes.pods import pod
 from real_nodes.policy_enforcer import PolicyEnforcer
-from ttsfleet_operator.api.manifest import parse_services
-from ttsfleet_operator.fleet.plan import plan_fleet
-from ttsfleet_operator.fleet.settings import FleetSettings, References
-from ttsfleet_operator.manifests.fleet_objects import render_fleet
-from ttsfleet_operator.manifests.pod_template import pod_template
-from ttsfleet_operator.profiles import builtin_profiles
+from real_nodes.rendered import API, MANAGEMENT, OTHER, SETTINGS, Manifest, Objects, chart, rendered
+from ttsfleet_operator.fleet.settings import FleetSettings
 
 pytestmark = [pytest.mark.real_nodes, pytest.mark.slow]
 
-Manifest: TypeAlias = dict[str, Any]
-CHART = Path(__file__).resolve().parents[2] / "charts" / "ttsfleet"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-SETTINGS = FleetSettings(release="1.2.3", runtime_image="registry.example/runtime:1.2.3")
-API, MANAGEMENT, OTHER = 8080, 8081, 9000
 BUILTIN = "{builtin: {name: tiny-en}}"
 HUB = "{huggingFace: {repo: FunAudioLLM/CosyVoice2-0.5B}}"
 FRONT_ONLY = "policy: {ingressFrom: [{namespaceSelector: {matchLabels: {team: front}}}]}"
 LINK_LOCAL = "169.254.77.77"
-
-
-def rendered(namespace: str, source: str = HUB, network: str = "", settings: FleetSettings = SETTINGS) -> Objects:
-    """What the operator writes for a service of one CPU class."""
-    (one,) = parse_services(f"""\
-apiVersion: ttsfleet.dev/v1alpha1
-kind: TTSService
-metadata: {{name: narrator, namespace: {namespace}, uid: 7f0c}}
-spec:
-  model: {{source: {source}}}
-  hardware: {{classes: [{{name: cpu, cpu: {{}}}}]}}
-  network: {{{network}}}
-""")
-    plan = plan_fleet(one, builtin_profiles(), None, {}, settings, References(), pod_template)
-    assert [decision.problem for decision in plan.classes] == [None]
-    return Objects(render_fleet(plan, settings))
-
-
-def chart(namespace: str, **values: Any) -> Objects:
-    """What the chart installs with its defaults and these values for its NetworkPolicy."""
-    command = [str(binaries.path_of("helm")), "template", "ttsfleet", str(CHART), "--namespace", namespace]
-    given = yaml.safe_dump({"networkPolicy": values})
-    answer = subprocess.run(
-        [*command, "--kube-version", "1.36", "--values", "-"], input=given, capture_output=True, text=True, check=True
-    )
-    return Objects([one for one in yaml.safe_load_all(answer.stdout) if one])
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Rendered manifests."""
-
-    all: list[Manifest]
-
-    def one(self, kind: str) -> Manifest:
-        """The only one of its kind, without an owner: there is no TTSService in the cluster."""
-        (found,) = [one for one in self.all if one["kind"] == kind]
-        return {**found, "metadata": {k: v for k, v in found["metadata"].items() if k != "ownerReferences"}}
-
-    def pod(self, name: str, namespace: str) -> Manifest:
-        """A pod as its Deployment makes it."""
-        template = self.one("Deployment")["spec"]["template"]
-        metadata = {**template["metadata"], "name": name, "namespace": namespace}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(template["spec"])}
-
-    def stand_in(self, name: str, namespace: str, node: str) -> Manifest:
-        """The pod with the test image instead: a container for each of its ports and one for a port more."""
-        made = self.pod(name, namespace)
-        spec, main = made["spec"], made["spec"]["containers"][0]
-        kept = ("name", "ports", "startupProbe", "livenessProbe", "readinessProbe", "securityContext")
-        served = [
-            {key: main[key] for key in kept if key in main} | {"image": POD_IMAGE, "args": ["serve", f":{API}"]}
-        ]
-        served += [
-            {
-                "name": f"port-{port}",
-                "image": POD_IMAGE,
-                "args": ["serve", f":{port}"],
-                "securityContext": main["securityContext"],
-            }
-            for port in (MANAGEMENT, OTHER)
-        ]
-        made["spec"] = {
-            "securityContext": spec["securityContext"],
-            "nodeSelector": {"kubernetes.io/hostname": node},
-            "terminationGracePeriodSeconds": 1,
-            "containers": served,
-        }
-        return made
 
 
 @dataclass(frozen=True)
@@ -200,7 +119,7 @@ def stage(cluster: RealCluster) -> Iterator[Stage]:
             until_the_end.enter_context(cluster.namespace(one, RESTRICTED)) for one in ("speech", "system")
         )
         front = until_the_end.enter_context(cluster.namespace("front", {"team": "front"}))
-        runtime = rendered(speech)
+        runtime = rendered(speech, HUB)
         neighbour = runtime.stand_in("neighbour", speech, "node-a")
         neighbour["metadata"]["labels"] = {"app": "neighbour"}
         mirror = pod("mirror", ["serve", ":80"], namespace=front, node="node-b", labels={"app": "mirror"})
@@ -280,21 +199,21 @@ def test_without_policies_everything_is_open(stage: Stage) -> None:
     ],
 )
 def test_speech_pods_are_open_to(stage: Stage, server: str, network: str, client: str, expected: set[int]) -> None:
-    with stage.policy(rendered(stage.speech, network=network)):
+    with stage.policy(rendered(stage.speech, HUB, network)):
         assert stage.open_ports(client, server) == expected
 
 
 def test_clients_speak_through_the_service(stage: Stage) -> None:
     url = f"http://narrator.{stage.speech}.svc.cluster.local"
     eventually(lambda: stage.gets("client", url), "the Service")
-    with stage.policy(rendered(stage.speech, network=FRONT_ONLY)):
+    with stage.policy(rendered(stage.speech, HUB, FRONT_ONLY)):
         assert [stage.gets(one, url) for one in ("client", "neighbour")] == [True, False]
 
 
 @pytest.mark.parametrize("of", ["speech", "system"])
 def test_kubelets_probe_through_the_policies(stage: Stage, of: str) -> None:
     namespace = getattr(stage, of)
-    objects = rendered(namespace, network=FRONT_ONLY) if of == "speech" else chart(namespace)
+    objects = rendered(namespace, HUB, FRONT_ONLY) if of == "speech" else chart(namespace)
     with stage.policy(objects):
         late = objects.stand_in("late", namespace, "node-b")
         assert late["spec"]["containers"][0]["readinessProbe"]
