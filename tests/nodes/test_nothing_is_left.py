@@ -122,6 +122,7 @@ def test_a_cluster_that_was_used_leaves_the_machine_as_it_was(before: Machine) -
     with RealCluster.started(nodes=2) as cluster:
         cluster.apply(pod("server", ["serve", ":8080"]), pod("eater", ["eat", "256"], memory="32Mi"))
         cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/server")
+        cluster.enforce_network_policies().settle()
         cluster.node("a").kubelet.kill()
         cluster.node("b").kill()
         during = Machine.now()
