@@ -50,10 +50,13 @@ class Stage:
     policies: PolicyEnforcer
     here: str
     there: str
+    addresses: dict[str, str]
 
     def address(self, name: str = "server") -> str:
-        found: str = self.cluster.get("pod", name, self._namespace(name))["status"]["podIP"]
-        return found
+        """Asked for once: the pods that are connected to keep theirs."""
+        if name not in self.addresses:
+            self.addresses[name] = self.cluster.get("pod", name, self._namespace(name))["status"]["podIP"]
+        return self.addresses[name]
 
     def reaches(self, client: str, port: int = WEB, server: str = "server") -> bool:
         return self.gets(client, f"http://{self.address(server)}:{port}")
@@ -64,9 +67,13 @@ class Stage:
     def resolves(self, client: str, name: str) -> bool:
         return reach.resolves(self.cluster, self._namespace(client), client, name)
 
+    def url(self, service: str) -> str:
+        return f"http://{self.cluster.get('service', service, self.here)['spec']['clusterIP']}"
+
     def who_reaches(self, port: int = WEB, clients: Sequence[str] = CLIENTS) -> set[str]:
+        url = f"http://{self.address()}:{port}"
         with ThreadPoolExecutor(max_workers=len(clients)) as together:
-            answers = list(together.map(lambda one: self.reaches(one, port), clients))
+            answers = list(together.map(lambda one: self.gets(one, url), clients))
         return {one for one, reached in zip(clients, answers, strict=True) if reached}
 
     @contextmanager
@@ -101,19 +108,22 @@ def stage(cluster: RealCluster) -> Iterator[Stage]:
     with cluster.namespace("here") as here, cluster.namespace("there", {"team": "front"}) as there:
         friend, a, b = {"role": "friend"}, NODE_A.name, NODE_B.name
         cluster.apply(
-            server_pod("server", here, {"app": "server"}, web=WEB, metrics=METRICS),
+            server_pod("server", here, {"app": "server", "first": "yes"}, web=WEB, metrics=METRICS),
             server_pod("second", here, {"app": "server"}, web=METRICS),
             pod("near", ["serve", f":{WEB}"], namespace=here, node=a, labels=friend),
             pod("far", ["pause"], namespace=here, node=b, labels=friend),
             pod("stranger", ["pause"], namespace=here, node=a),
             pod("visitor", ["pause"], namespace=there, node=a, labels=friend),
-            {**service("shop", {"app": "server"}, 80, WEB), "metadata": {"name": "shop", "namespace": here}},
+            *(
+                {**service(name, selector, 80, WEB), "metadata": {"name": name, "namespace": here}}
+                for name, selector in (("shop", {"app": "server"}), ("alone", {"first": "yes"}))
+            ),
         )
         for namespace in (here, there):
             cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=60s", "pod", "--all")
         policies = cluster.enforce_network_policies()
         policies.settle()
-        yield Stage(cluster, policies, here, there)
+        yield Stage(cluster, policies, here, there, {})
 
 
 def server_pod(name: str, namespace: str, labels: Mapping[str, str], **ports: int) -> dict[str, Any]:
@@ -235,7 +245,7 @@ def test_closed_egress_leaves_names_and_replies_where_they_are_allowed(stage: St
 def test_policies_see_the_pods_behind_a_service(stage: Stage) -> None:
     """The port is the pod's and not the Service's; the second pod of the Service does not listen on it."""
     stage.cluster.kubectl("label", "pod", "-n", stage.here, "second", "app=other", "--overwrite")
-    url = f"http://{stage.cluster.get('service', 'shop', stage.here)['spec']['clusterIP']}"
+    url = stage.url("shop")
     eventually(lambda: stage.gets("near", url), "the Service")
     with stage.policy(ingress({"from": [FRIENDS], "ports": [tcp(WEB)]}), egress({"to": [SERVER]})):
         assert [stage.gets(client, url) for client in ("near", "far", "stranger")] == [True, True, False]
@@ -249,7 +259,13 @@ def test_a_kubelet_probes_its_pods_whatever_policies_say(stage: Stage) -> None:
         stage.cluster.kubectl("wait", "-n", stage.here, "--for=condition=Ready", "--timeout=60s", "pod/probed")
         stage.policies.settle()
         assert not stage.reaches("near", server="probed")
-        assert stage.gets("server", f"http://{stage.address()}:{WEB}"), "a pod reaches itself"
+
+
+def test_a_pod_reaches_itself_through_a_service_whatever_policies_say(stage: Stage) -> None:
+    eventually(lambda: stage.gets("server", stage.url("alone")), "the Service")
+    with stage.policy({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}):
+        assert stage.gets("server", stage.url("alone"))
+        assert not stage.gets("near", stage.url("alone"))
 
 
 def test_the_host_is_outside_of_the_cluster(stage: Stage) -> None:
