@@ -98,9 +98,10 @@ BINARIES = (
     _kubernetes("kubelet"),
     _kubernetes("kube-proxy"),
     Binary("pod", "pod", ".", ""),
+    Binary("device-plugin", "device-plugin", ".", ""),
 )
 CONTROL_PLANE = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl", STAGES)
-NODES = ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy", "coredns", "pod")
+NODES = ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy", "coredns", "pod", "device-plugin")
 # What one command builds: the control plane's tests do not wait for what only nodes need.
 GROUPS = {
     "control-plane": (*CONTROL_PLANE, "helm", "kubeconform", "coredns"),

@@ -16,6 +16,7 @@ def pod(
     node: str | None = None,
     labels: Mapping[str, str] | None = None,
     memory: str | None = None,
+    devices: Mapping[str, int] | None = None,
     **spec: Any,
 ) -> dict[str, Any]:
     """A pod of one container.
@@ -24,11 +25,14 @@ def pod(
         arguments: of the program, e.g. ["serve", ":8080"].
         node: the name of the node that it must run on.
         memory: the limit, e.g. "64Mi".
+        devices: how many of which resource, e.g. {"nvidia.com/gpu": 1}.
         spec: further fields of the pod's spec.
     """
     container: dict[str, Any] = {"name": "main", "image": POD_IMAGE, "args": list(arguments)}
-    if memory:
-        container["resources"] = {"limits": {"memory": memory}}
+    limits = {"memory": memory} if memory else {}
+    limits |= {resource: str(count) for resource, count in (devices or {}).items()}
+    if limits:
+        container["resources"] = {"limits": limits}
     placed = {"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}
     return {
         "apiVersion": "v1",

@@ -5,6 +5,7 @@
 //	pod get URL [SECONDS]    print the answer to a GET request
 //	pod lookup NAME          print the addresses of a name
 //	pod eat MIB              fill so much memory, then wait
+//	pod environment NAME     print a variable of the environment
 package main
 
 import (
@@ -23,7 +24,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: pod pause | serve ADDRESS | get URL [SECONDS] | lookup NAME | eat MIB"))
+		fail(fmt.Errorf("usage: pod pause | serve ADDRESS | get URL [SECONDS] | lookup NAME | eat MIB | environment NAME"))
 	}
 	arguments := append(os.Args[2:], "", "")
 	switch os.Args[1] {
@@ -37,6 +38,8 @@ func main() {
 		lookup(arguments[0])
 	case "eat":
 		eat(arguments[0])
+	case "environment":
+		fmt.Println(os.Getenv(arguments[0]))
 	default:
 		fail(fmt.Errorf("unknown command %q", os.Args[1]))
 	}
