@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TESTS ?= tests
 
-.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane test-nodes cluster-binaries node-binaries node-packages check fmt docs bench soak e2e-soak wer verify lock clean
+.PHONY: help chart-docs demo install install-dev test test-gpu test-control-plane test-nodes e2e e2e-images cluster-binaries node-binaries node-packages check fmt docs bench soak e2e-soak wer verify lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ test-control-plane: install-dev cluster-binaries ## the tests on a real Kubernet
 
 test-nodes: node-binaries node-packages ## the tests on real Kubernetes nodes; as root (see docs/end-to-end.md)
 	E2E_REQUIRED=1 $(BIN)/pytest $(or $(NODE_TESTS),tests/nodes)
+
+e2e: node-binaries node-packages e2e-images ## install ttsfleet on real nodes and have it speak; as root (E2E_TESTS=...)
+	@tools/install asr
+	E2E_REQUIRED=1 $(BIN)/pytest $(or $(E2E_TESTS),tests/end_to_end)
+
+e2e-images: install-dev node-binaries node-packages ## build both images for the nodes of the tests (cold about 8 minutes)
+	@PYTHONPATH=e2e $(BIN)/python -m container_images.build
 
 cluster-binaries: install-dev ## build etcd, Kubernetes, kwok, kubectl and helm for the tests (cold about 10 minutes)
 	@PYTHONPATH=e2e $(BIN)/python -m control_plane.build

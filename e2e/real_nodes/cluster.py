@@ -37,12 +37,13 @@ class NodesImpossible(ControlPlaneError):
 class RealCluster(ControlPlane):
     """A control plane on an address that nodes reach, the nodes, and CoreDNS on them."""
 
-    def __init__(self, nodes: int = 3, archives: Sequence[Path] = ()) -> None:
+    def __init__(self, nodes: int = 3, archives: Sequence[Path] = (), store: Path | None = None) -> None:
         """Takes the machine's lock and removes what a run that was killed has left; nothing runs yet.
 
         Args:
             nodes: how many, in two zones by turns.
             archives: images (docker or OCI archives) that every node has from the beginning.
+            store: images that are unpacked already (`content_store.prepare`), which every node has too.
 
         Raises:
             NodesImpossible: what is missing here, and how to get it.
@@ -61,6 +62,7 @@ class RealCluster(ControlPlane):
             raise
         self._places = places(nodes)
         self._archives = tuple(archives)
+        self._unpacked = store
         self._node_processes = Processes(STATE)
         self._network = network.Network(self._node_processes)
         self._store: Future[Path] | None = None
@@ -69,9 +71,11 @@ class RealCluster(ControlPlane):
 
     @classmethod
     @contextmanager
-    def started(cls, nodes: int = 3, archives: Sequence[Path] = ()) -> Iterator[RealCluster]:
+    def started(
+        cls, nodes: int = 3, archives: Sequence[Path] = (), store: Path | None = None
+    ) -> Iterator[RealCluster]:
         """A cluster whose nodes and DNS are ready; stopped at the end."""
-        cluster = cls(nodes, archives)
+        cluster = cls(nodes, archives, store)
         cluster.start()
         try:
             yield cluster
@@ -172,7 +176,7 @@ class RealCluster(ControlPlane):
         folder = STATE / "images"
         folder.mkdir()
         archives = [*images.write_archives(folder), *self._archives]
-        return content_store.prepare(folder, archives, self._node_processes)
+        return content_store.prepare(folder, archives, self._node_processes, base=self._unpacked)
 
     def _new_node(self, number: int, store: Path) -> RealNode:
         place = self._places[number]

@@ -22,9 +22,23 @@ from real_nodes.commands import path_of
 NAME = "image-store"
 
 
-def prepare(folder: Path, archives: Sequence[Path], processes: Processes) -> Path:
-    """Imports the archives into a fresh store and returns its root."""
+def prepare(
+    folder: Path,
+    archives: Sequence[Path],
+    processes: Processes,
+    *,
+    base: Path | None = None,
+    keep_layers: bool = True,
+) -> Path:
+    """Imports the archives into a store and returns its root.
+
+    Args:
+        base: a store whose images this one has too, by hard links.
+        keep_layers: also as they came, beside their unpacked files; without them nothing can be exported again.
+    """
     root = folder / "containerd"
+    if base:
+        link_into(base, root)
     files = configuration.NodeFiles(folder)
     files.containerd.parent.mkdir(parents=True)
     text = configuration.containerd(files, root=str(root), state=str(folder / "state"))
@@ -40,8 +54,11 @@ def prepare(folder: Path, archives: Sequence[Path], processes: Processes) -> Pat
 
     eventually(answers, "the containerd of the image store answers", within=15, every=0.02)
     ctr = [str(binaries.path_of("ctr")), "--address", str(files.containerd_socket), "--namespace", "k8s.io"]
+    how = [] if keep_layers else ["--local", "--discard-unpacked-layers"]
     for archive in archives:
-        answer = subprocess.run([*ctr, "images", "import", str(archive)], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            [*ctr, "images", "import", *how, str(archive)], capture_output=True, text=True, check=False
+        )
         if answer.returncode:
             raise CommandFailed(f"import of {archive}", answer.returncode, answer.stdout, answer.stderr)
     processes.kill(NAME)

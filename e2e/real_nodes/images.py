@@ -14,6 +14,7 @@ from control_plane import binaries
 from real_nodes.configuration import SANDBOX_IMAGE
 
 POD_IMAGE = "localhost/ttsfleet-e2e/pod:1"
+RUNTIME_IMAGE = "localhost/ttsfleet-e2e/runtime-stand-in:1"
 DNS_IMAGE = "localhost/ttsfleet-e2e/coredns:1"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _OCI = "application/vnd.oci.image"
@@ -27,6 +28,13 @@ def write_archives(folder: Path) -> list[Path]:
         write_archive(folder / "pod.tar", POD_IMAGE, {"pod": pod}, ["/pod"]),
         write_archive(folder / "coredns.tar", DNS_IMAGE, {"coredns": dns}, ["/coredns"]),
     ]
+
+
+def write_runtime_stand_in(target: Path) -> Path:
+    """An image that a speech pod can be started from: it is ready at once and speaks nothing."""
+    program = binaries.path_of("pod")
+    files = {"usr/local/bin/ttsfleet-runtime": program, "bin/sleep": program}
+    return write_archive(target, RUNTIME_IMAGE, files, ["/usr/local/bin/ttsfleet-runtime"])
 
 
 def write_archive(target: Path, name: str, files: Mapping[str, Path], entrypoint: Sequence[str]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from control_plane import binaries
@@ -25,11 +26,14 @@ PACKAGES = {
     f"{CNI_PLUGINS}/ptp": "containernetworking-plugins",
 }
 
+# What builds the images of the end-to-end tests.
+BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "unshare": "util-linux"}
 
-def missing_packages() -> list[str]:
+
+def missing_packages(packages: Mapping[str, str] = PACKAGES) -> list[str]:
     """The Debian packages of which something is not there."""
-    found = {name: Path(name).exists() if "/" in name else find(name) for name in PACKAGES}
-    return sorted({PACKAGES[name] for name, there in found.items() if not there})
+    found = {name: Path(name).exists() if "/" in name else find(name) for name in packages}
+    return sorted({packages[name] for name, there in found.items() if not there})
 
 
 def obstacles() -> list[str]:
@@ -45,6 +49,14 @@ def obstacles() -> list[str]:
         found.append(f"not built: {', '.join(absent)}; build with `{binaries.NODE_BUILD_COMMAND}`")
     if sys.platform == "linux":
         found += _obstacles_of_the_system()
+    return found
+
+
+def obstacles_of_a_build() -> list[str]:
+    """Why images cannot be built here, each with its remedy."""
+    found = [] if os.geteuid() == 0 else ["images are built as root, since Debian's base is made with chroot"]
+    if packages := missing_packages(BUILD_PACKAGES):
+        found.append(f"not installed: {', '.join(packages)}; install with `{INSTALL_COMMAND}`")
     return found
 
 
@@ -71,7 +83,8 @@ def file_system_of(path: Path, mounts: str) -> str:
 
 def install() -> int:
     """Installs the missing packages with apt; without root or apt it says what is missing."""
-    packages = missing_packages()
+    wanted = {**PACKAGES, **BUILD_PACKAGES}
+    packages = missing_packages(wanted)
     if not packages:
         return 0
     if os.geteuid() != 0 or not find("apt-get"):
@@ -82,7 +95,7 @@ def install() -> int:
         answer = subprocess.run(["apt-get", "--quiet=2", *command], env=environment, stdout=sys.stderr, check=False)
         if answer.returncode:
             return answer.returncode
-    return 1 if missing_packages() else 0
+    return 1 if missing_packages(wanted) else 0
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def test_packages_come_from_lock_files_with_hashes_or_are_our_own(dockerfile: Do
         function = options.endswith('"$@"')
         cpu_build = options.split() == ["--index-url", '"$TORCH_INDEX"', '"torch==$torch+cpu"']
         assert ours or locked or function or cpu_build, options
-    for lock in re.findall(r"--requirement requirements/(\S+?)[; ]", " ".join(dockerfile.of("RUN")) + " "):
+    locks = re.findall(r"--requirement (?:requirements|\$locks)/(\S+?)[; ]", " ".join(dockerfile.of("RUN")) + " ")
+    assert {"image.txt", f"{dockerfile.name.removeprefix('Dockerfile.')}.txt"} <= set(locks)
+    for lock in locks:
         assert (ROOT / "requirements" / lock).read_text().startswith("# Written by `make lock`")
 
 
