@@ -6,6 +6,9 @@
 //	pod lookup NAME          print the addresses of a name
 //	pod eat MIB              fill so much memory, then wait
 //	pod environment NAME     print a variable of the environment
+//
+// Under the name ttsfleet-runtime it stands in for the runtime: ready at once, without a model. Under the name sleep it
+// waits, as a preStop hook asks.
 package main
 
 import (
@@ -16,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +27,18 @@ import (
 )
 
 func main() {
+	switch filepath.Base(os.Args[0]) {
+	case "ttsfleet-runtime":
+		if len(os.Args) > 1 && os.Args[1] == "serve" {
+			go serve(":8081")
+			serve(":8080")
+		}
+		return
+	case "sleep":
+		seconds, _ := strconv.Atoi(os.Args[len(os.Args)-1])
+		time.Sleep(time.Duration(seconds) * time.Second)
+		return
+	}
 	if len(os.Args) < 2 {
 		fail(fmt.Errorf("usage: pod pause | serve ADDRESS | get URL [SECONDS] | lookup NAME | eat MIB | environment NAME"))
 	}
