@@ -258,6 +258,20 @@ def test_missing_mounted_secret_is_read_from_the_kubelets_event(plane: ControlPl
     )
 
 
+def test_unhealthy_device_is_told_while_the_pod_goes_on(plane: ControlPlane, namespace: str) -> None:
+    nodes = plane.nodes("4090", count=1, prefix="status-ill", gpus=2)
+    patch = json.dumps({"status": {"allocatable": {"nvidia.com/gpu": "1"}}})
+    try:
+        plane.apply(service("narrator", namespace, classes=[ADA]))
+        wait_serving(plane, "narrator", namespace)
+        plane.kubectl("patch", "node", *nodes, "--subresource=status", "--type=merge", f"--patch={patch}")
+        assert "status-ill-0" in problem(plane, namespace, "DeviceUnhealthy")["message"]
+        wait_serving(plane, "narrator", namespace)
+        wait_condition(plane, "narrator", namespace, "Ready", "True", "Serving")
+    finally:
+        plane.delete_nodes(nodes)
+
+
 def test_child_that_a_quota_refuses(plane: ControlPlane, namespace: str) -> None:
     plane.kubectl("create", "quota", "none", "--hard=count/deployments.apps=0", "-n", namespace)
     plane.apply(service("narrator", namespace))

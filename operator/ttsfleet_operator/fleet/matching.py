@@ -22,7 +22,7 @@ class ClassNodes:
 
     devices: what a pod may get there, one entry per node
     capacity: replicas that ready, schedulable nodes hold (other tenants of the cards are not known)
-    problem: why there is no device to plan for
+    problem: why there is no device to plan for, or not every one can be used
     """
 
     devices: tuple[DeviceFacts, ...]
@@ -60,6 +60,9 @@ def nodes_of_class(
     problem = None
     if not good:
         problem = bad[0].problem if bad else _no_match(hardware_class.name, selector, pod, offering, admitted)
+    elif unhealthy := [node.name for node in good if node.ready and node.devices[selector.resource_name].lost]:
+        where = f"{selector.resource_name} of {_listed(unhealthy)}"
+        problem = Problem("DeviceUnhealthy", f"class {hardware_class.name}: {where}: not every device is healthy")
     warnings = tuple(node.problem.message for node in bad if node.problem) if good else ()
     return ClassNodes(devices, capacity, problem, warnings)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ttsfleet_operator.plan import Problem
@@ -54,7 +54,8 @@ class DeviceFacts:
     """The devices behind one extended resource of a node.
 
     `count` is what the node can allocate. `memory_mib` is of the card or MIG slice as labelled; `share_mib` of it is
-    what one of its `replicas` gets. None or "" = the node does not say.
+    what one of its `replicas` gets. None or "" = the node does not say. `lost` are those that the node has and cannot
+    allocate: their device plugin says that they are unhealthy, or is gone.
     """
 
     product: str
@@ -63,6 +64,7 @@ class DeviceFacts:
     count: int
     sharing: Sharing = "none"
     replicas: int = 1
+    lost: int = 0
 
     @property
     def share_mib(self) -> int | None:
@@ -105,10 +107,14 @@ def read_node(raw: Mapping[str, Any]) -> NodeFacts:
     labels = _labels(metadata.get("labels") or {})
     name = str(metadata.get("name", ""))
     allocatable = _extended(status.get("allocatable") or {})
-    problem = _problem(name, labels, allocatable, _extended(status.get("capacity") or {}) or allocatable)
+    capacity = _extended(status.get("capacity") or {}) or allocatable
+    problem = _problem(name, labels, allocatable, capacity)
     return NodeFacts(
         name=name,
-        devices={resource: _device(resource, count, labels) for resource, count in sorted(allocatable.items())},
+        devices={
+            resource: replace(_device(resource, count, labels), lost=max(0, capacity.get(resource, count) - count))
+            for resource, count in sorted(allocatable.items())
+        },
         ready=any(
             one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ()
         ),

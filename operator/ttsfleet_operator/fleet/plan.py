@@ -51,7 +51,7 @@ class ClassDecision:
     memory: the estimate of `bundle` on today's devices
     desired: replicas of the class's Deployment
     matching_nodes: ready or not; None = not known, or any node does (the CPU class)
-    problem: why the class has no plan, or no node; what runs goes on
+    problem: why the class has no plan, no node or not every device; what runs goes on
     """
 
     hardware_class: HardwareClass

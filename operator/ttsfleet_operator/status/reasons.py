@@ -101,6 +101,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
+    DEVICE_UNHEALTHY = "DeviceUnhealthy"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     # Somebody else writes what is the operator's.
     FIELD_CONFLICT = "FieldConflict"
@@ -353,6 +354,9 @@ ENTRIES: dict[Reason, Entry] = {
     Reason.UNSCHEDULABLE: _wait("{causes}", "`kubectl describe pod` has the scheduler's words"),
     Reason.NODE_LOST: _wait("the pod's node does not answer", "look at the node; the pod is replaced after 30 s"),
     Reason.EVICTED: _wait("the pod was evicted ({cause})", "look at what the node ran short of, or who drained it"),
+    Reason.DEVICE_UNHEALTHY: _wait(
+        "{message}", "look at the node's devices (`nvidia-smi`) and its device plugin; delete the pod on a broken one"
+    ),
     Reason.PROGRESS_DEADLINE_EXCEEDED: _decided(
         "no progress within rollout.progressDeadlineSeconds ({seconds} s)",
         "look at the class's pods; correct the spec or raise the deadline",

@@ -19,7 +19,7 @@ from ttsfleet_operator.profiles import builtin_profiles, read_profile_object
 GPU = "nvidia.com/gpu"
 TABLE = builtin_profiles()
 SETTINGS = FleetSettings(release="1.0.0", runtime_image="ttsfleet/runtime:1.0.0")
-NOT_LABELS = frozenset({"name", "labels", "devices", "taints", "capability"})
+NOT_LABELS = frozenset({"name", "labels", "devices", "capacity", "taints", "capability"})
 
 
 def template(service: TTSService, plan: ClassPlan, settings: FleetSettings, references: References) -> dict[str, Any]:
@@ -67,7 +67,7 @@ spec:
                 "spec": {"taints": described.get("taints", [])},
                 "status": {
                     "allocatable": resources,
-                    "capacity": resources,
+                    "capacity": resources | {key: str(value) for key, value in described.get("capacity", {}).items()},
                     "conditions": [{"type": "Ready", "status": "True"}],
                 },
             }

@@ -42,6 +42,14 @@ BAD_SLICES = {
         ),
         pytest.param(
             "gpu: {products: [rtx-4090]}",
+            [RTX_4090 | {"name": "ill", "devices": {GPU: 1}, "capacity": {GPU: 2}}, RTX_4090 | {"name": "well"}],
+            "DeviceUnhealthy",
+            "nvidia.com/gpu of ill: not every device is healthy",
+            True,
+            id="a device that cannot be given",
+        ),
+        pytest.param(
+            "gpu: {products: [rtx-4090]}",
             [{}],
             "NoMatchingNode",
             "without a label that names the product; install GPU feature discovery",

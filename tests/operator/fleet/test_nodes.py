@@ -253,3 +253,9 @@ def test_heartbeat_and_timestamps_change_no_fact() -> None:
 )
 def test_odd_nodes_are_read_without_an_error(raw: dict[str, Any]) -> None:
     assert isinstance(read_node(raw), NodeFacts)
+
+
+def test_devices_that_a_node_has_and_cannot_give_are_lost() -> None:
+    labels = gfd("NVIDIA-L4", 23034, count="4")
+    device = read_node(raw_node(labels, {GPU: 3}, capacity={GPU: 4})).devices[GPU]
+    assert (device.count, device.lost) == (3, 1)
