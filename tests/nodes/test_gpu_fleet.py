@@ -81,6 +81,27 @@ def test_a_relabelled_node_keeps_its_ready_pod_and_takes_the_next_of_its_new_cla
     assert before.keys() & pods(cluster, namespace).keys() == {uid for uid in before if before[uid][0] == "ada"}
 
 
+@pytest.mark.usefixtures("operator")
+def test_an_unhealthy_device_is_told_and_its_ready_pod_stays(cluster: RealCluster, ada: Gpus, namespace: str) -> None:
+    cluster.apply(service("narrator", namespace, classes=[ADA]))
+    wait_serving(cluster, "narrator", namespace, within=60)
+    before = pods(cluster, namespace)
+
+    def problem() -> dict[str, str]:
+        classes = cluster.get("ttsservice", "narrator", namespace)["status"]["classes"]
+        found: dict[str, str] = classes[0].get("problem", {})
+        return found
+
+    ada.set_healthy(0, False)
+    told = eventually(problem, "the status tells of the device", every=0.2)
+    assert told["reason"] == "DeviceUnhealthy"
+    assert "node-a" in told["message"]
+    assert pods(cluster, namespace) == before
+    ada.set_healthy(0, True)
+    eventually(lambda: not problem(), "the problem is over", every=0.2)
+    assert pods(cluster, namespace) == before
+
+
 def matching(cluster: RealCluster, namespace: str) -> str:
     """What the status says of the class that has lost its only node."""
     classes = cluster.get("ttsservice", "narrator", namespace)["status"]["classes"]
