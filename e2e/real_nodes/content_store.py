@@ -54,13 +54,12 @@ def prepare(
 
     eventually(answers, "the containerd of the image store answers", within=15, every=0.02)
     ctr = [str(binaries.path_of("ctr")), "--address", str(files.containerd_socket), "--namespace", "k8s.io"]
-    how = [] if keep_layers else ["--local", "--discard-unpacked-layers"]
-    for archive in archives:
-        answer = subprocess.run(
-            [*ctr, "images", "import", *how, str(archive)], capture_output=True, text=True, check=False
-        )
+    commands = [["images", "import", str(archive)] for archive in archives]
+    commands += [] if keep_layers else [["content", "prune", "references"]]
+    for command in commands:
+        answer = subprocess.run([*ctr, *command], capture_output=True, text=True, check=False)
         if answer.returncode:
-            raise CommandFailed(f"import of {archive}", answer.returncode, answer.stdout, answer.stderr)
+            raise CommandFailed(" ".join(command), answer.returncode, answer.stdout, answer.stderr)
     processes.kill(NAME)
     return root
 
