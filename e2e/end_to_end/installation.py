@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from container_images.recipe import ROOT, recipes
 from control_plane import binaries, speech
 from control_plane.cluster import Cluster
-from control_plane.errors import StartFailed
+from control_plane.errors import NeverHappened, StartFailed
 from control_plane.helm_release import HelmRelease
+from control_plane.waiting import eventually
 from real_nodes.cluster import RealCluster
 
 CHART = ROOT / "charts" / "ttsfleet"
@@ -31,6 +33,31 @@ class Installation:
         self.cluster = cluster
         self.release = release
         self.operator_image, self.runtime_image = (recipe.name for recipe in recipes(registry))
+        self._values = _values(cluster, registry)
+
+    def upgrade(self, **more: Any) -> None:
+        """Installs or upgrades the chart: defaults but for the images, and `more` values."""
+        self.release.upgrade(CHART, {**self._values, **more})
+
+    def wait_operator(self, within: float = 100) -> None:
+        """Returns when both operators are ready.
+
+        Raises:
+            NeverHappened: with the states and the last lines of their pods.
+        """
+
+        def ready() -> bool:
+            found = self.cluster.get("deployment", self.release.name, OPERATOR_NAMESPACE)["status"]
+            return bool(found.get("availableReplicas", 0) == found.get("replicas"))
+
+        try:
+            eventually(ready, "the operator is ready", within, every=0.3)
+        except NeverHappened as error:
+            for pod in self.operator_pods():
+                name = pod["metadata"]["name"]
+                log = self.cluster.kubectl("logs", "-n", OPERATOR_NAMESPACE, name, "--tail=15")
+                error.add_note(f"{name}: {pod['status'].get('containerStatuses')}\n{log}")
+            raise
 
     def apply(self, name: str, *, replicas: int = 1, **spec: Any) -> None:
         """Applies a TTSService of the builtin voice on the CPU; `spec` adds to it or replaces parts of it."""
@@ -45,7 +72,7 @@ class Installation:
         """
         try:
             speech.wait_serving(self.cluster, name, SPEECH_NAMESPACE, replicas, within)
-        except Exception as error:
+        except NeverHappened as error:
             error.add_note(self.explained(name))
             raise
 
@@ -66,7 +93,7 @@ class Installation:
 
     def operator_pods(self) -> list[dict[str, Any]]:
         """The pods of the operator."""
-        selector = "app.kubernetes.io/name=ttsfleet"
+        selector = f"app.kubernetes.io/instance={self.release.name}"
         found: list[dict[str, Any]] = self.cluster.get("pods", namespace=OPERATOR_NAMESPACE, selector=selector)
         return found
 
@@ -110,9 +137,9 @@ def installed(cluster: Cluster, folder: Path, registry: str = "localhost") -> It
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
     release = HelmRelease(cluster, folder, "ttsfleet", OPERATOR_NAMESPACE)
     installation = Installation(cluster, release, registry)
-    release.upgrade(CHART, values(registry))
+    installation.upgrade()
     cluster.wait_for_definitions()
-    cluster.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/ttsfleet", "--timeout=120s")
+    installation.wait_operator()
     try:
         yield installation
     finally:
@@ -122,11 +149,14 @@ def installed(cluster: Cluster, folder: Path, registry: str = "localhost") -> It
             cluster.kubectl("delete", "namespace", OPERATOR_NAMESPACE, SPEECH_NAMESPACE, "--wait")
 
 
-def values(registry: str = "localhost") -> dict[str, Any]:
-    """The chart's values: the images of this tree, which nodes of our own have and never pull."""
-    policy = "Never" if registry == "localhost" else "IfNotPresent"
-    operator, runtime = (recipe.repository for recipe in recipes(registry))
-    return {
-        "image": {"repository": operator, "pullPolicy": policy},
-        "runtime": {"image": {"repository": runtime, "pullPolicy": policy}},
-    }
+def _values(cluster: Cluster, registry: str) -> dict[str, Any]:
+    """The images of this tree, which nodes of our own have and never pull, and where their API server listens."""
+    own = isinstance(cluster, RealCluster)
+    operator, runtime = (
+        {"repository": recipe.repository, "pullPolicy": "Never" if own else "IfNotPresent"}
+        for recipe in recipes(registry)
+    )
+    chosen: dict[str, Any] = {"image": operator, "runtime": {"image": runtime}}
+    if isinstance(cluster, RealCluster):
+        chosen["networkPolicy"] = {"apiServer": {"ports": [urlsplit(cluster.server).port]}}
+    return chosen
