@@ -93,7 +93,9 @@ class Installation:
 
     def operator_pods(self) -> list[dict[str, Any]]:
         """The pods of the operator."""
-        selector = f"app.kubernetes.io/instance={self.release.name}"
+        deployment = self.cluster.get("deployment", self.release.name, OPERATOR_NAMESPACE)
+        labels = deployment["spec"]["selector"]["matchLabels"]
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
         found: list[dict[str, Any]] = self.cluster.get("pods", namespace=OPERATOR_NAMESPACE, selector=selector)
         return found
 
