@@ -97,7 +97,7 @@ def _build(builder: Builder, wanted: tuple[Recipe, ...]) -> None:
         mark.write_text(debian_base.identity(), encoding="utf-8")
     for recipe in wanted:
         builder.build(recipe, base, f"{recipe.name} (cold about {COLD_MINUTES[recipe.kind]} min)")
-    # Layers that no image of this tree has are of older trees.
+    # Layers of older trees, and those that only building needed: what is left is what the two images are made of.
     builder.buildah("rmi", "--prune")
 
 
@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> int:
     try:
         if obstacles := requirements.obstacles_of_a_build():
             raise BuildFailed("; ".join(obstacles))
-        sys.stdout.write("\n".join(push(wanted.push)) if wanted.push else str(prepare_store()))
+        sys.stdout.write("\n".join(push(wanted.push) if wanted.push else [str(prepare_store())]) + "\n")
     except ControlPlaneError as error:
         say(f"e2e-images: {error}")
         return 1

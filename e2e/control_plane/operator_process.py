@@ -10,6 +10,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from control_plane import scratch
@@ -17,6 +19,19 @@ from control_plane.processes import free_ports, guarded
 from control_plane.waiting import eventually
 
 FOLDER = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def leading(operator: OperatorProcess) -> Iterator[OperatorProcess]:
+    """The operator, ready and the leader; stopped after the block. A traceback in its log is an error."""
+    try:
+        operator.wait_ready()
+        operator.wait_leader()
+        yield operator
+    finally:
+        log = operator.log()
+        operator.stop()
+    assert "Traceback" not in log, log
 
 
 class OperatorProcess:

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 from container_images.recipe import ROOT, recipes
 from control_plane import binaries, speech
 from control_plane.cluster import Cluster
-from control_plane.errors import NeverHappened, StartFailed
+from control_plane.errors import CommandFailed, NeverHappened, StartFailed
 from control_plane.helm_release import HelmRelease
-from control_plane.waiting import eventually
 from real_nodes.cluster import RealCluster
 
 CHART = ROOT / "charts" / "ttsfleet"
@@ -22,6 +21,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 OPERATOR_NAMESPACE = "ttsfleet-system"
 SPEECH_NAMESPACE = "speech"
 READY_SECONDS = 240
+OPERATOR_SECONDS = 100
 # What a replica of tiny-en gets here: two cores are shared by all that runs.
 RESOURCES: Mapping[str, Any] = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "5Gi"}}
 
@@ -32,27 +32,23 @@ class Installation:
     def __init__(self, cluster: Cluster, release: HelmRelease, registry: str) -> None:
         self.cluster = cluster
         self.release = release
-        self.operator_image, self.runtime_image = (recipe.name for recipe in recipes(registry))
         self._values = _values(cluster, registry)
 
     def upgrade(self, **more: Any) -> None:
         """Installs or upgrades the chart: defaults but for the images, and `more` values."""
         self.release.upgrade(CHART, {**self._values, **more})
 
-    def wait_operator(self, within: float = 100) -> None:
+    def wait_operator(self) -> None:
         """Returns when both operators are ready.
 
         Raises:
-            NeverHappened: with the states and the last lines of their pods.
+            CommandFailed: with the states and the last lines of their pods.
         """
 
-        def ready() -> bool:
-            found = self.cluster.get("deployment", self.release.name, OPERATOR_NAMESPACE)["status"]
-            return bool(found.get("availableReplicas", 0) == found.get("replicas"))
-
+        rollout = ["rollout", "status", f"deployment/{self.release.name}", f"--timeout={OPERATOR_SECONDS}s"]
         try:
-            eventually(ready, "the operator is ready", within, every=0.3)
-        except NeverHappened as error:
+            self.cluster.kubectl("-n", OPERATOR_NAMESPACE, *rollout)
+        except CommandFailed as error:
             for pod in self.operator_pods():
                 name = pod["metadata"]["name"]
                 log = self.cluster.kubectl("logs", "-n", OPERATOR_NAMESPACE, name, "--tail=15")

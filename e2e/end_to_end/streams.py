@@ -83,7 +83,7 @@ class Traffic:
                 self.failures.append(f"after {time.monotonic() - began:.1f} s: {type(error).__name__} {error}")
                 time.sleep(0.5)
 
-    def wait_whole(self, count: int, within: float) -> None:
+    def wait_ended(self, count: int, within: float) -> None:
         """Returns when so many streams have ended, whole or not."""
         deadline = time.monotonic() + within
         while len(self.heard) + len(self.failures) < count and time.monotonic() < deadline:

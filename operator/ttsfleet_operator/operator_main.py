@@ -115,7 +115,7 @@ class Operator:
         await kopf.operator(
             registry=build_registry(self._view.watched, self._deliver),
             settings=kopf_settings(),
-            # kopf would ask for the name of the user, and a container's user has none.
+            # kopf would ask for the name of the user, and a container's user has none. It does not export this type.
             identity=self._settings.identity,  # type: ignore[arg-type]
             standalone=True,
             clusterwide=not namespaces,

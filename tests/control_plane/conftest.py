@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from control_plane import binaries, scratch
-from control_plane.cluster import Cluster, given_cluster
-from control_plane.errors import ClusterRefused
+from control_plane.cluster import Cluster
+from control_plane.collection import cluster_of_environment, skip_or_refuse
 from control_plane.plane import ControlPlane
 from control_plane.processes import processes_below
 
@@ -21,16 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is marked `control_plane`, and skipped when there is nothing to run it on."""
     needed = ("kubectl",) if os.environ.get("E2E_KUBECONFIG") else binaries.CONTROL_PLANE
     absent = binaries.missing(needed)
-    if absent and os.environ.get("E2E_REQUIRED"):
-        pytest.exit(
-            f"E2E_REQUIRED is set and {', '.join(absent)} is not built", returncode=pytest.ExitCode.USAGE_ERROR
-        )
-    reason = f"not built: {', '.join(absent)}; build with `{binaries.BUILD_COMMAND}` (cold about 10 minutes)"
-    for item in items:
-        if item.path.is_relative_to(FOLDER):
-            item.add_marker(pytest.mark.control_plane)
-            if absent:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    advice = f"not built: {', '.join(absent)}; build with `{binaries.BUILD_COMMAND}` (cold about 10 minutes)"
+    ours = [item for item in items if item.path.is_relative_to(FOLDER)]
+    for item in ours:
+        item.add_marker(pytest.mark.control_plane)
+    skip_or_refuse(ours, [advice] if absent else [], "make test-control-plane")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,11 +40,7 @@ def nothing_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def control_plane(nothing_is_left: None) -> Iterator[Cluster]:
     """The cluster of E2E_KUBECONFIG when that is set and allowed, else a control plane of our own."""
-    try:
-        given = given_cluster(os.environ)
-    except ClusterRefused as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-    if given:
+    if given := cluster_of_environment():
         yield given
         return
     with ControlPlane.started() as plane:

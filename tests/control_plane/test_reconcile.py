@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.operator_process import OperatorProcess
+from control_plane.operator_process import OperatorProcess, leading
 from control_plane.plane import ControlPlane
 from control_plane.speech import (
     ADA,
@@ -39,13 +39,8 @@ def plane(own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
 @pytest.fixture(scope="module")
 def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     kubeconfig = plane.kubeconfig_for(OPERATOR, ["system:masters"])
-    process = OperatorProcess(kubeconfig, RESYNC_SECONDS="10", PROBE_SECONDS="5")
-    process.wait_ready()
-    process.wait_leader()
-    yield process
-    log = process.log()
-    process.stop()
-    assert "Traceback" not in log, log
+    with leading(OperatorProcess(kubeconfig, RESYNC_SECONDS="10", PROBE_SECONDS="5")) as process:
+        yield process
 
 
 pytestmark = pytest.mark.usefixtures("operator")

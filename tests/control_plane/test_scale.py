@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.operator_process import OperatorProcess
+from control_plane.operator_process import OperatorProcess, leading
 from control_plane.plane import ControlPlane
 from control_plane.scale.load import Load
 from control_plane.scale.results import Growth
@@ -51,12 +51,8 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
-    process = start_operator(plane, **OFTEN)
-    process.wait_leader()
-    yield process
-    log = process.log()
-    process.stop()
-    assert "Traceback" not in log, log
+    with leading(start_operator(plane, **OFTEN)) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.operator_process import OperatorProcess
+from control_plane.operator_process import OperatorProcess, leading
 from control_plane.plane import ControlPlane
 from control_plane.speech import ADA, install_definitions, service, wait_condition, wait_serving
 from control_plane.waiting import eventually
@@ -26,15 +26,10 @@ def plane(own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
     install_definitions(own_control_plane)
     nodes = own_control_plane.nodes(count=1, prefix="status")
     nodes += own_control_plane.nodes(count=1, prefix="by-hand", by_hand=True)
-    operator = OperatorProcess(own_control_plane.kubeconfig_for("status-operator", ["system:masters"]))
-    operator.wait_ready()
-    operator.wait_leader()
-    yield own_control_plane
-    own_control_plane.kubectl("delete", "ttsservices", "-A", "--all", "--wait=false")
-    log = operator.log()
-    operator.stop()
+    with leading(OperatorProcess(own_control_plane.kubeconfig_for("status-operator", ["system:masters"]))):
+        yield own_control_plane
+        own_control_plane.kubectl("delete", "ttsservices", "-A", "--all", "--wait=false")
     own_control_plane.delete_nodes(nodes)
-    assert "Traceback" not in log, log
 
 
 def on(node: str) -> dict[str, Any]:

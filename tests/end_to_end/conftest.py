@@ -10,36 +10,26 @@ from pathlib import Path
 import pytest
 
 from container_images import build
-from control_plane.cluster import Cluster, given_cluster
-from control_plane.errors import ClusterRefused
+from control_plane.cluster import Cluster
+from control_plane.collection import cluster_of_environment, skip_or_refuse
 from end_to_end.installation import Installation, installed
 from real_nodes import leftovers, requirements
 from real_nodes.cluster import RealCluster
 
-RUN_COMMAND = "make e2e"
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is marked `real_nodes` is skipped, or with E2E_REQUIRED refused, when there is nothing to run it on."""
-    marked = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    found = obstacles() if marked else []
-    if found and os.environ.get("E2E_REQUIRED"):
-        pytest.exit(f"E2E_REQUIRED is set, but: {'; '.join(found)}", returncode=pytest.ExitCode.USAGE_ERROR)
-    for item in marked:
-        if found:
-            item.add_marker(pytest.mark.skip(reason=f"{'; '.join(found)}; then run `{RUN_COMMAND}`"))
+    """The tests of this folder are skipped, or with E2E_REQUIRED refused, when there is nothing to run them on."""
+    ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    skip_or_refuse(ours, obstacles() if ours else [], "make e2e")
 
 
 def obstacles() -> list[str]:
+    found = [] if find_spec("faster_whisper") else ["the recogniser is not installed: `tools/install asr`"]
     if os.environ.get("E2E_KUBECONFIG"):
-        return (
-            []
-            if os.environ.get("E2E_REGISTRY")
-            else ["E2E_KUBECONFIG is set: E2E_REGISTRY must say where the images are"]
-        )
-    found = requirements.obstacles()
-    if not find_spec("faster_whisper"):
-        found.append("the recogniser is not installed: `tools/install asr`")
+        if not os.environ.get("E2E_REGISTRY"):
+            found.append("E2E_KUBECONFIG is set: E2E_REGISTRY must say where the images are")
+        return found
+    found += requirements.obstacles()
     if not build.store_path().exists():
         found.append(f"the images are not built: `{build.COMMAND}`")
     return found
@@ -48,11 +38,7 @@ def obstacles() -> list[str]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster of E2E_KUBECONFIG when that is set and allowed, else three nodes in two zones of our own."""
-    try:
-        given = given_cluster(os.environ)
-    except ClusterRefused as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-    if given:
+    if given := cluster_of_environment():
         yield given
         return
     with RealCluster.started(nodes=3, store=build.store_path()) as own:
@@ -67,11 +53,3 @@ def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
     registry = os.environ.get("E2E_REGISTRY") or "localhost"
     with installed(cluster, tmp_path_factory.mktemp("helm"), registry) as installation:
         yield installation
-
-
-@pytest.fixture(scope="session")
-def real_nodes(cluster: Cluster) -> RealCluster:
-    """For tests that end processes of nodes."""
-    if not isinstance(cluster, RealCluster):
-        pytest.skip("ends processes of nodes, which a given cluster does not allow")
-    return cluster

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from control_plane.collection import skip_or_refuse
 from real_nodes import leftovers, requirements
 from real_nodes.cluster import RealCluster
 
@@ -14,12 +14,7 @@ from real_nodes.cluster import RealCluster
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `real_nodes` is skipped, or with E2E_REQUIRED refused, when this machine cannot run it."""
     marked = [item for item in items if item.get_closest_marker("real_nodes")]
-    obstacles = requirements.obstacles() if marked else []
-    if obstacles and os.environ.get("E2E_REQUIRED"):
-        pytest.exit(f"E2E_REQUIRED is set, but: {'; '.join(obstacles)}", returncode=pytest.ExitCode.USAGE_ERROR)
-    for item in marked:
-        if obstacles:
-            item.add_marker(pytest.mark.skip(reason=f"{'; '.join(obstacles)}; then run `make test-nodes`"))
+    skip_or_refuse(marked, requirements.obstacles() if marked else [], "make test-nodes")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.gpu_nodes import GPUS, gpu_labels
-from control_plane.operator_process import OperatorProcess
+from control_plane.operator_process import OperatorProcess, leading
 from control_plane.speech import ADA, install_definitions, service, wait_serving
 from control_plane.waiting import eventually
 from real_nodes.cluster import RealCluster
@@ -26,13 +26,8 @@ def operator(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> 
     cluster.import_image(write_runtime_stand_in(Path(tmp_path_factory.mktemp("images")) / "runtime.tar"))
     install_definitions(cluster)
     kubeconfig = cluster.kubeconfig_for("operator", ["system:masters"])
-    process = OperatorProcess(kubeconfig, RUNTIME_IMAGE=RUNTIME_IMAGE)
-    process.wait_ready()
-    process.wait_leader()
-    yield process
-    log = process.log()
-    process.stop()
-    assert "Traceback" not in log, log
+    with leading(OperatorProcess(kubeconfig, RUNTIME_IMAGE=RUNTIME_IMAGE)) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
