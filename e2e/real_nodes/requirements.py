@@ -30,8 +30,12 @@ PACKAGES = {
 BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "unshare": "util-linux"}
 
 
-def missing_packages(packages: Mapping[str, str] = PACKAGES) -> list[str]:
-    """The Debian packages of which something is not there."""
+def missing_packages() -> list[str]:
+    """The Debian packages that nodes need and of which something is not there."""
+    return _missing(PACKAGES)
+
+
+def _missing(packages: Mapping[str, str]) -> list[str]:
     found = {name: Path(name).exists() if "/" in name else find(name) for name in packages}
     return sorted({packages[name] for name, there in found.items() if not there})
 
@@ -55,7 +59,7 @@ def obstacles() -> list[str]:
 def obstacles_of_a_build() -> list[str]:
     """Why images cannot be built here, each with its remedy."""
     found = [] if os.geteuid() == 0 else ["images are built as root, since Debian's base is made with chroot"]
-    if packages := missing_packages(BUILD_PACKAGES):
+    if packages := _missing(BUILD_PACKAGES):
         found.append(f"not installed: {', '.join(packages)}; install with `{INSTALL_COMMAND}`")
     return found
 
@@ -84,7 +88,7 @@ def file_system_of(path: Path, mounts: str) -> str:
 def install() -> int:
     """Installs the missing packages with apt; without root or apt it says what is missing."""
     wanted = {**PACKAGES, **BUILD_PACKAGES}
-    packages = missing_packages(wanted)
+    packages = _missing(wanted)
     if not packages:
         return 0
     if os.geteuid() != 0 or not find("apt-get"):
@@ -95,7 +99,7 @@ def install() -> int:
         answer = subprocess.run(["apt-get", "--quiet=2", *command], env=environment, stdout=sys.stderr, check=False)
         if answer.returncode:
             return answer.returncode
-    return 1 if missing_packages(wanted) else 0
+    return 1 if _missing(wanted) else 0
 
 
 if __name__ == "__main__":
